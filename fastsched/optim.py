@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
+from fastsched.plan import Plan
+from fastsched.schedule import Schedule
 from torch import Tensor
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
-
-from fastsched.plan import Plan
-from fastsched.schedule import Schedule
 
 try:
     from fastsched import _core
@@ -33,7 +32,9 @@ class _Fused(torch.optim.Optimizer):
 
     _engine: _core.Engine
     _schedule: Schedule | None
-    _bases: list[float | Schedule]  # one per group: the factor before `schedule`, from the code, never from a checkpoint
+    _bases: list[
+        float | Schedule
+    ]  # one per group: the factor before `schedule`, from the code, never from a checkpoint
     _default_base: float | Schedule
     _unwarned: bool  # no scheduler was noticed on this self-advancing optimizer yet
 
@@ -154,7 +155,8 @@ class _Fused(torch.optim.Optimizer):
             What `closure` returned, or None.
 
         Raises:
-            RuntimeError, ValueError, TypeError: a gradient, parameter or state tensor cannot be used; nothing was changed.
+            RuntimeError, ValueError, TypeError: a gradient, parameter or state tensor cannot be used; nothing was
+                changed.
 
         """
         if (
@@ -219,8 +221,8 @@ class _Fused(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a checkpoint of this optimizer or of its torch namesake.
 
-        The position is recovered from the steps in `state`; base lrs and schedules stay those of the code. The tensors are
-        copied. A checkpoint that does not fit leaves everything as it was.
+        The position is recovered from the steps in `state`; base lrs and schedules stay those of the code. The tensors
+        are copied. A checkpoint that does not fit leaves everything as it was.
 
         Raises:
             ValueError: groups or shapes don't match.
@@ -311,9 +313,9 @@ class AdamW(_Fused, torch.optim.AdamW):
         v = v + (1 - beta2) * (g*g - v)
         p = p - lr * (weight_decay * p + m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps))
 
-    Source: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019 (arXiv 1711.05101); the formula is that of
-    torch.optim.AdamW. Parameters are float32 tensors in CPU memory, of any shape and strides; as many threads run as torch
-    uses, and the result is the same to the bit whatever their number.
+    Source: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019 (arXiv 1711.05101); the formula is that
+    of torch.optim.AdamW. Parameters are float32 tensors in CPU memory, of any shape and strides; as many threads run
+    as torch uses, and the result is the same to the bit whatever their number.
 
     Args:
         params: tensors, named tensors, or groups, as for torch.optim.AdamW. A group's `lr` may be a Schedule.
@@ -327,8 +329,9 @@ class AdamW(_Fused, torch.optim.AdamW):
         capturable: must be False.
         differentiable: must be False.
         fused: see foreach.
-        schedule: a Schedule; update t uses base lr * schedule(t), and after `step()` every `group["lr"]` is what the next
-            update will use. A value that somebody writes there serves exactly one update. None: `group["lr"]` stands.
+        schedule: a Schedule; update t uses base lr * schedule(t), and after `step()` every `group["lr"]` is what the
+            next update will use. A value that somebody writes there serves exactly one update. None: `group["lr"]`
+            stands.
 
     Raises:
         ValueError: a hyperparameter is out of range (torch's own messages), or a parameter is no float32 CPU tensor.

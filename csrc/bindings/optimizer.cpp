@@ -224,6 +224,10 @@ public:
     const Busy busy(busy_);
     const Release release{grads_};
     refresh(owner);
+    if (!row_.is_none() && row_.cast<const Row&>().column.size() != groups_.size()) {
+      throw py::value_error("step: param_groups has " + std::to_string(groups_.size()) +
+                            " groups, the schedule another number; add groups with add_param_group()");
+    }
     collect(owner);
     if (work_.empty()) return;
     const bool probe = is_checkpoint_probe();

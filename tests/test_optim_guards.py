@@ -1,0 +1,313 @@
+"""Whatever a step is handed, it answers as torch would or with an error that names the fix, and changes nothing."""
+
+import copy
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import fastsched as fs
+
+
+def param(*shape, **kwargs):
+    return torch.nn.Parameter(torch.ones(*shape, **kwargs))
+
+
+def ready(*params, **kwargs):
+    """An optimizer that has made one update with unit gradients."""
+    for p in params:
+        p.grad = torch.ones_like(p)
+    opt = fs.optim.AdamW(params, lr=0.1, **kwargs)
+    opt.step()
+    return opt
+
+
+def snapshot(opt):
+    return (
+        copy.deepcopy(opt.state_dict()),
+        [p.detach().clone() for g in opt.param_groups for p in g["params"]],
+        opt.position,
+    )
+
+
+def assert_untouched(opt, before):
+    state, params, position = snapshot(opt)
+    assert position == before[2]
+    assert all(torch.equal(a, b) for a, b in zip(params, before[1], strict=True))
+    for index, held in before[0]["state"].items():
+        assert all(torch.equal(state["state"][index][key], value) for key, value in held.items())
+
+
+def refused(opt, error, match):
+    before = snapshot(opt)
+    with pytest.raises(error, match=match):
+        opt.step()
+    assert_untouched(opt, before)
+
+
+# ---- at construction
+
+
+def fake():
+    with FakeTensorMode():
+        return torch.nn.Parameter(torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: param(3, dtype=torch.float64), "must be float32, got torch.float64"),
+        (lambda: param(3, dtype=torch.bfloat16), "must be float32, got torch.bfloat16"),
+        (lambda: param(3, dtype=torch.complex64), "must be float32, got torch.complex64"),
+        (lambda: param(3, device="meta"), "must be in CPU memory, got device meta"),
+        (lambda: torch.nn.Parameter(torch.ones(3).to_sparse()), "must be dense"),
+        (lambda: torch.nn.Parameter(torch.ones(1).expand(3)), "elements overlap"),
+        (fake, "must have memory of its own, got a FakeTensor"),
+    ],
+    ids=["float64", "bfloat16", "complex", "meta", "sparse", "expanded", "fake"],
+)
+def test_a_parameter_that_cannot_be_updated_is_refused_at_construction(make, match):
+    with pytest.raises(ValueError, match=f"AdamW: group 0, parameter 1: {match}"):
+        fs.optim.AdamW([param(2), make()])
+
+
+def test_a_refused_group_is_not_added():
+    opt = ready(param(2))
+    with pytest.raises(ValueError, match="must be float32"):
+        opt.add_param_group({"params": [param(2, dtype=torch.float64)]})
+    assert len(opt.param_groups) == 1
+    opt.step()
+
+
+def test_a_dtensor_is_refused(tmp_path):
+    import torch.distributed as dist
+    from torch.distributed.tensor import DTensor, Replicate, init_device_mesh
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        sharded = torch.nn.Parameter(DTensor.from_local(torch.ones(3), mesh, [Replicate()]))
+        with pytest.raises(ValueError, match="must have memory of its own, got a DTensor"):
+            fs.optim.AdamW([sharded])
+
+        class Mixed(torch.nn.Parameter):
+            grad = DTensor.from_local(torch.ones(3), mesh, [Replicate()])
+
+        opt = fs.optim.AdamW([Mixed(torch.ones(3))])
+        with pytest.raises(ValueError, match="gradient: must have memory of its own, got a DTensor"):
+            opt.step()
+    finally:
+        dist.destroy_process_group()
+
+
+# ---- gradients
+
+
+def test_a_sparse_gradient_is_refused_with_torchs_words():
+    p = param(4, 2)
+    opt = ready(p)
+    p.grad = torch.ones(4, 2).to_sparse()
+    refused(opt, RuntimeError, "AdamW does not support sparse gradients")
+
+
+def test_a_gradient_of_a_stale_shape_is_refused():
+    p = param(4)
+    opt = fs.optim.AdamW([p])
+    p.grad = torch.ones(4)
+    p.data = torch.ones(5)
+    refused(opt, ValueError, r"gradient has shape \(4,\), the parameter \(5,\)")
+
+
+def test_a_gradient_of_a_stale_dtype_is_refused():
+    p = param(4)
+    opt = ready(p)
+    p.data = torch.ones(4, dtype=torch.float64)
+    refused(opt, ValueError, "must be float32, got torch.float64")
+
+
+def test_a_parameter_moved_to_meta_is_refused():
+    p = param(4)
+    opt = ready(p)
+    p.data = torch.ones(4, device="meta")
+    before = opt.position
+    with pytest.raises(ValueError, match="must be in CPU memory, got device meta"):
+        opt.step()
+    assert opt.position == before
+
+
+def test_a_resized_parameter_whose_state_is_of_the_old_shape_is_refused():
+    p = param(4)
+    opt = ready(p)
+    p.grad = None
+    p.data = torch.ones(6)
+    p.grad = torch.ones(6)
+    refused(opt, ValueError, r"shape \(6,\) now, its state \(4,\)")
+
+
+def test_after_its_state_was_deleted_a_resized_parameter_starts_anew():
+    p = param(4)
+    opt = ready(p)
+    p.grad = None
+    p.data = torch.ones(6)
+    p.grad = torch.ones(6)
+    del opt.state[p]
+    opt.step()
+    assert opt.state[p]["exp_avg"].shape == (6,)
+
+
+def test_a_freed_storage_is_refused():
+    p = param(4)
+    opt = ready(p)
+    p.untyped_storage().resize_(0)
+    before = opt.position
+    with pytest.raises(ValueError, match="must have memory of its own"):
+        opt.step()
+    assert opt.position == before
+
+
+def test_a_freed_gradient_storage_is_refused():
+    p = param(4)
+    opt = ready(p)
+    p.grad.untyped_storage().resize_(0)
+    before = [t.clone() for t in (p.detach(), opt.state[p]["exp_avg"])]
+    with pytest.raises(ValueError, match="gradient: must have memory of its own"):
+        opt.step()
+    assert all(map(torch.equal, before, (p.detach(), opt.state[p]["exp_avg"])))
+
+
+def test_one_bad_gradient_among_many_leaves_the_others_unchanged():
+    many = [param(3) for _ in range(5)]
+    opt = ready(*many)
+    many[3].grad = torch.ones(3).to_sparse()
+    refused(opt, RuntimeError, "group 0, parameter 3")
+
+
+def test_state_storage_cannot_be_taken_away():
+    p = param(4)
+    opt = ready(p)
+    with pytest.raises(RuntimeError, match="not resizable"):
+        opt.state[p]["exp_avg"].untyped_storage().resize_(0)
+    opt.step()
+
+
+@pytest.mark.parametrize("key", ["exp_avg", "exp_avg_sq", "step"])
+def test_state_of_another_shape_is_refused(key):
+    p = param(4)
+    opt = ready(p)
+    opt.state[p][key] = torch.ones(7)
+    with pytest.raises(ValueError, match=rf"state '{key}' has shape \(7,\)"):
+        opt.step()
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan")])
+def test_a_step_count_that_is_no_count_is_refused(bad):
+    p = param(4)
+    opt = ready(p)
+    opt.state[p]["step"] = torch.tensor(bad)
+    with pytest.raises(ValueError, match="step must be"):
+        opt.step()
+    opt.state[p]["step"] = torch.tensor(1.0)
+    opt.step()
+    opt.state[p]["step"].fill_(bad)
+    with pytest.raises(ValueError, match="step must be"):
+        opt.step()
+
+
+@pytest.mark.parametrize("key", ["lr", "eps", "weight_decay", "betas"])
+@pytest.mark.parametrize("value", ["no number", None, [0.9], object()])
+def test_a_hyperparameter_that_is_no_number_is_refused(key, value):
+    p = param(4)
+    opt = ready(p)
+    held = opt.param_groups[0][key]
+    opt.param_groups[0][key] = value
+    before = p.detach().clone()
+    for _ in range(2):  # the refusal is not forgotten
+        with pytest.raises(TypeError, match=f"group 0: {key} must be"):
+            opt.step()
+    assert torch.equal(p, before)
+    opt.param_groups[0][key] = held
+    opt.step()
+
+
+@pytest.mark.parametrize("key", ["lr", "eps", "weight_decay", "betas", "params"])
+def test_a_missing_hyperparameter_is_refused(key):
+    opt = ready(param(4))
+    del opt.param_groups[0][key]
+    with pytest.raises(TypeError, match=f"group 0: {key} must be"):
+        opt.step()
+
+
+@pytest.mark.parametrize("attribute", ["param_groups", "state"])
+@pytest.mark.parametrize("value", [None, 3, "text", ()])
+def test_containers_of_another_type_are_refused(attribute, value):
+    opt = ready(param(4))
+    setattr(opt, attribute, value)
+    with pytest.raises(TypeError, match=f"{attribute}: must be a"):
+        opt.step()
+
+
+@pytest.mark.parametrize("stranger", ["text", None, 3, object()])
+def test_a_stranger_among_the_parameters_is_refused(stranger):
+    opt = ready(param(4))
+    opt.param_groups[0]["params"].append(stranger)
+    with pytest.raises((TypeError, AttributeError)):
+        opt.step()
+
+
+class Impostor:
+    """Has a gradient, is no tensor."""
+
+    grad = torch.ones(3)
+    layout = torch.strided
+    dtype = torch.float32
+    device = torch.device("cpu")
+    shape = (3,)
+
+
+def test_an_impostor_with_a_gradient_is_refused():
+    opt = ready(param(4))
+    opt.param_groups[0]["params"].append(Impostor())
+    with pytest.raises((TypeError, ValueError)):
+        opt.step()
+
+
+def test_a_parameter_whose_gradient_is_no_tensor_is_refused():
+    class Odd(torch.nn.Parameter):
+        @property
+        def grad(self):
+            return "text"
+
+    opt = fs.optim.AdamW([Odd(torch.ones(3))])
+    with pytest.raises((TypeError, ValueError, AttributeError)):
+        opt.step()
+
+
+def test_a_step_within_a_step_is_refused():
+    class Nested(torch.nn.Parameter):
+        @property
+        def grad(self):
+            opt.step()
+
+    opt = fs.optim.AdamW([param(2)])
+    opt.param_groups[0]["params"].append(Nested(torch.ones(3)))
+    with pytest.raises(RuntimeError, match="already running"):
+        opt.step()
+
+
+@pytest.mark.parametrize("argument", [None, 3, "text", object(), [torch.ones(2)]])
+def test_the_engine_refuses_an_owner_that_is_no_optimizer(argument):
+    engine = fs._core.Engine()
+    for call in (engine.step, engine.bind):
+        with pytest.raises((TypeError, AttributeError)):
+            call(argument)
+    with pytest.raises((TypeError, AttributeError)):
+        engine.move_to(argument, 0, None)
+
+
+def test_the_engine_refuses_a_row_that_is_no_row_or_of_another_length():
+    opt = ready(param(2))
+    with pytest.raises((TypeError, RuntimeError)):
+        opt._engine.move_to(opt, 0, "text")
+    row = fs.Plan([{"lr": 1.0}] * 3, fs.Constant())._row("lr")
+    with pytest.raises(ValueError, match="one entry per group"):
+        opt._engine.move_to(opt, 0, row)
