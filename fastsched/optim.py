@@ -32,9 +32,8 @@ class _Fused(torch.optim.Optimizer):
 
     _engine: _core.Engine
     _schedule: Schedule | None
-    _bases: list[
-        float | Schedule
-    ]  # one per group: the factor before `schedule`, from the code, never from a checkpoint
+    # Per group what `schedule` multiplies: from the code, never from a checkpoint.
+    _bases: list[float | Schedule]
     _default_base: float | Schedule
     _unwarned: bool  # no scheduler was noticed on this self-advancing optimizer yet
 
