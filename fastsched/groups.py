@@ -199,13 +199,13 @@ def _blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     names = [name for name, _ in model.named_parameters()]
     listed = ", ".join(names[:8]) + (f", ... ({len(names) - 8} more)" if len(names) > 8 else "")
     raise ValueError(
-        "layerwise: the model must have a list of blocks (an nn.ModuleList or nn.Sequential of one class), found "
-        f"none around these parameters: {listed or '(no parameters)'}; put the blocks into an nn.ModuleList"
+        "layerwise: the model must have a list of blocks (an nn.ModuleList or nn.Sequential of one class), "
+        f"found none around these parameters: {listed or '(none)'}; put the blocks into an nn.ModuleList"
     )
 
 
 def _alike(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return a list module's children that hold parameters, if of one class; parallel experts are no layers."""
+    """Return a list's children that hold parameters, if of one class; parallel experts are no layers."""
     if not isinstance(module, nn.ModuleList | nn.Sequential) or path.rpartition(".")[2] == "experts":
         return []
     children = [
