@@ -24,7 +24,8 @@ PYBIND11_MODULE(_core, m) {
   if (const char* name = std::getenv("FASTSCHED_ISA")) use_isa(name);
 
   m.def("isa", [] { return fastsched::instruction_set().name; }, "Name of the instruction set in use.");
-  m.def("use_isa", &use_isa, pybind11::arg("name"), "Switches the instruction set, for tests and benchmarks.");
+  m.def("use_isa", &use_isa, pybind11::arg("name"),
+        "Switches the instruction set, for tests and benchmarks.");
   m.def(
       "isas",
       [] {

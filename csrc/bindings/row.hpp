@@ -1,4 +1,5 @@
-// One hyperparameter of all groups: a few distinct programs, and for every group which of them times which scale.
+// One hyperparameter of all groups: a few distinct programs, and for every group which of them times which
+// scale.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,8 @@ struct Row {
   std::vector<std::int32_t> column;                // per group: index into programs
   std::vector<double> scale;                       // per group: its base value
 
-  // out[g] = scale[g] * programs[column[g]](step). Each distinct program is evaluated once; `scratch` holds programs.size().
+  // out[g] = scale[g] * programs[column[g]](step). Each distinct program is evaluated once; `scratch` holds
+  // programs.size().
   void at(double step, double* scratch, double* out) const;
 };
 

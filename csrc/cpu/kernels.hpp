@@ -1,4 +1,5 @@
-// What an instruction set offers: plain function pointers, filled once by each translation unit of step.cpp and table.cpp.
+// What an instruction set offers: plain function pointers, filled once by each translation unit of step.cpp
+// and table.cpp.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +14,15 @@ struct TableKernels {
   double (*value)(const Program& program, double step);
   // out[i] = value(program, start + i) for i in [0, count): one thread, contiguous.
   void (*fill)(const Program& program, std::int64_t start, std::int64_t count, double* out);
-  // out[i * row_stride + g * column_stride] = scale[g] * value(program[column[g]], start + i), rounded once to T.
+  // out[i * row_stride + g * column_stride] = scale[g] * value(program[column[g]], start + i), rounded once
+  // to T.
   void (*table_f64)(const TableRequest& request, double* out);
   void (*table_f32)(const TableRequest& request, float* out);
 };
 
 struct StepKernels {
-  // One update of every tensor in `work` (see tensors.hpp), spread over `threads` threads in equal shares of elements.
+  // One update of every tensor in `work` (see tensors.hpp), spread over `threads` threads in equal shares of
+  // elements.
   void (*adamw)(const AdamWork* work, std::int64_t count, int threads);
 };
 
@@ -33,7 +36,8 @@ struct InstructionSet {
 const InstructionSet& instruction_set();
 // The names usable on this machine, narrowest first; nullptr ends the list.
 const char* const* instruction_set_names();
-// Switches; false where the name is unknown or the machine lacks it. For tests and benchmarks: not while a kernel runs.
+// Switches; false where the name is unknown or the machine lacks it. For tests and benchmarks: not while a
+// kernel runs.
 bool use_instruction_set(const char* name);
 
 }  // namespace fastsched
