@@ -1,4 +1,4 @@
-"""The command `fastsched`. Each subcommand imports what it needs when it runs, so that `--help` stays quick."""
+"""The command `fastsched`. A subcommand imports what it needs when it runs: `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DEMO_EXTRAS = {"torch", "sklearn", "matplotlib", "rich"}
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fastsched", prog_name="fastsched", message="%(prog)s %(version)s")
 def command() -> None:
-    """A compiled learning-rate schedule engine: describe, tabulate and apply schedules natively."""
+    """Describe, tabulate and apply learning-rate schedules with a compiled engine."""
 
 
 @command.command()
@@ -29,7 +29,7 @@ def command() -> None:
 @click.option(
     "--steps",
     type=click.IntRange(2, 100_000),
-    default=300,
+    default=250,
     show_default=True,
     help="Optimizer updates of the fine-tuning.",
 )
@@ -41,7 +41,7 @@ def demo(out: Path, seed: int, steps: int) -> None:
     """
     try:
         from fastsched import demo as demonstration
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _DEMO_EXTRAS:
             raise
@@ -50,6 +50,8 @@ def demo(out: Path, seed: int, steps: int) -> None:
         ) from None
     try:
         demonstration.run(out, seed=seed, steps=steps)
+    except ImportError as error:  # an installation without the native module: the message names the fix
+        raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror or error}") from None
     except ValueError as error:
