@@ -5,14 +5,27 @@
 
 namespace fastsched {
 
+// A running average that moves towards a new value: old + (1 - beta) * (now - old), or from the other end
+// where that one is nearer. beta * old + (1 - beta) * now would, in float32 with beta = 0.999, settle 3e-5
+// away: its two rounded weights do not add up to 1.
+template <class Real>
+struct Average {
+  Real weight;    // 1 - beta; -beta where from_now
+  bool from_now;  // beta < 1/2
+};
+
+template <class Real>
+FASTSCHED_SHARED Real moved(const Average<Real>& average, Real old, Real now) {
+  return (average.from_now ? now : old) + average.weight * (now - old);
+}
+
 // What AdamW needs beside its element: computed in float64 once per tensor and step, rounded once to Real.
 template <class Real>
 struct AdamW {
-  Real grad_sign;    // -1 to maximize, else 1
-  Real beta1_decay;  // 1 - beta1
-  Real beta2_decay;  // 1 - beta2
-  Real step_size;    // lr / (1 - beta1**t)
-  Real bias2;        // 1 / sqrt(1 - beta2**t)
+  Average<Real> first, second;
+  Real grad_sign;  // -1 to maximize, else 1
+  Real step_size;  // lr / (1 - beta1**t)
+  Real bias2;      // 1 / sqrt(1 - beta2**t)
   Real epsilon;
   Real shrink;  // lr * weight_decay
 };
@@ -21,15 +34,17 @@ FASTSCHED_SHARED float square_root(float x) { return __builtin_sqrtf(x); }
 FASTSCHED_SHARED double square_root(double x) { return __builtin_sqrt(x); }
 
 // Decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), with AMSGrad (Reddi et al. 2018) on
-// request. Both averages move by a multiple of their distance to the new value: beta2 * v + (1 - beta2) *
-// g**2 in float32 would settle 3e-5 away, because its two rounded weights do not add up to 1. The decay and
-// the update leave the parameter together, so it is rounded once.
+// request. The decay and the update leave the parameter together, so that it is rounded once.
 template <bool amsgrad, class Real>
 FASTSCHED_SHARED void adamw(const AdamW<Real>& rule, Real grad, Real& param, Real& exp_avg, Real& exp_avg_sq,
                             Real& max_exp_avg_sq) {
   grad = grad * rule.grad_sign;
-  exp_avg = exp_avg + rule.beta1_decay * (grad - exp_avg);
-  exp_avg_sq = exp_avg_sq + rule.beta2_decay * (grad * grad - exp_avg_sq);
+  const Real square = grad * grad;
+  exp_avg = moved(rule.first, exp_avg, grad);
+  // A second moment that has overflowed stays infinite, as in torch, and its parameter at rest; its distance
+  // would be NaN.
+  const bool overflowed = exp_avg_sq - exp_avg_sq != Real(0);
+  exp_avg_sq = overflowed ? exp_avg_sq + square : moved(rule.second, exp_avg_sq, square);
   Real second = exp_avg_sq;
   if (amsgrad) {
     // Written so that a NaN on either side stays, as in torch.maximum.

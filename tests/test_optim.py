@@ -60,7 +60,7 @@ def rms(params, exact):
         {"amsgrad": True},
         {"maximize": True},
         {"amsgrad": True, "maximize": True, "weight_decay": 0.1},
-        {"lr": torch.tensor(0.02)},
+        {"lr": torch.tensor(0.02, dtype=torch.float64)},
     ],
     ids=str,
 )
@@ -86,8 +86,8 @@ def test_state_has_torchs_keys_shapes_and_values():
         give_grads(ours, theirs, seed=t)
         a.step()
         b.step()
-    # 5 updates, each rounding a few times: 16 epsilon of float32
-    torch.testing.assert_close(a.state_dict()["state"], b.state_dict()["state"], rtol=16 * 2**-23, atol=1e-8)
+    # 5 updates of averages of values of size 1, each rounding a few times; they may cancel
+    torch.testing.assert_close(a.state_dict()["state"], b.state_dict()["state"], rtol=16 * 2**-23, atol=4 * 2**-23)
     assert a.state_dict()["param_groups"] == b.state_dict()["param_groups"]
     assert list(a.state[ours[0]]) == list(b.state[theirs[0]])
 

@@ -61,7 +61,7 @@ def fake():
         (lambda: param(3, dtype=torch.complex64), "must be float32, got torch.complex64"),
         (lambda: param(3, device="meta"), "must be in CPU memory, got device meta"),
         (lambda: torch.nn.Parameter(torch.ones(3).to_sparse()), "must be dense"),
-        (lambda: torch.nn.Parameter(torch.ones(1).expand(3)), "elements overlap"),
+        (lambda: torch.nn.Parameter(torch.ones(1).expand(3)), "must hold every element once, but its elements overlap"),
         (fake, "must have memory of its own, got a FakeTensor"),
     ],
     ids=["float64", "bfloat16", "complex", "meta", "sparse", "expanded", "fake"],
@@ -123,16 +123,6 @@ def test_a_gradient_of_a_stale_dtype_is_refused():
     opt = ready(p)
     p.data = torch.ones(4, dtype=torch.float64)
     refused(opt, ValueError, "must be float32, got torch.float64")
-
-
-def test_a_parameter_moved_to_meta_is_refused():
-    p = param(4)
-    opt = ready(p)
-    p.data = torch.ones(4, device="meta")
-    before = opt.position
-    with pytest.raises(ValueError, match="must be in CPU memory, got device meta"):
-        opt.step()
-    assert opt.position == before
 
 
 def test_a_resized_parameter_whose_state_is_of_the_old_shape_is_refused():

@@ -639,6 +639,11 @@ private:
 
   // ---- the update
 
+  static Average<float> average(double beta) {
+    const bool from_now = beta < 0.5;
+    return {static_cast<float>(from_now ? -beta : 1 - beta), from_now};
+  }
+
   // Addresses of the state and the rule of every tensor, in float64 until the last rounding.
   void prepare() {
     double beta1 = -1, beta2 = -1, bias1 = 0, bias2 = 0;  // of the tensor before: most share them
@@ -656,8 +661,8 @@ private:
       }
       AdamW<float>& rule = work.rule;
       rule.grad_sign = group.maximize ? -1.0f : 1.0f;
-      rule.beta1_decay = static_cast<float>(1 - beta1);
-      rule.beta2_decay = static_cast<float>(1 - beta2);
+      rule.first = average(beta1);
+      rule.second = average(beta2);
       rule.step_size = static_cast<float>(group.lr / bias1);
       rule.bias2 = static_cast<float>(bias2);
       rule.epsilon = static_cast<float>(group.eps);
