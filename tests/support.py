@@ -27,7 +27,7 @@ def same_bits(a: Any, b: Any) -> bool:
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs code in a fresh interpreter that sees the package of this one (-P: not the working directory's)."""
+    """Runs code in a fresh interpreter that sees the same package (-P: not the working directory's)."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(fs.__file__)))
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(

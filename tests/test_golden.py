@@ -1,7 +1,7 @@
 """Curves recorded from torch and transformers themselves, written as schedules of ours.
 
-data/curves.json is a selection of the project's recorded curves (../shared/golden/curves.json: torch 2.13.0 and
-transformers 5.23.0 in float64 on a CPU): those that schedules can express without a compat layer, cut at `end`
+data/curves.json is a selection of the project's recorded curves (../shared/golden/curves.json: torch 2.13.0
+and transformers 5.23.0 in float64 on a CPU): those that need no compat layer, cut at `end`
 where the peer leaves the schedule (torch's and transformers' cosines rise again). A case has the peer's own
 arguments.
 """
@@ -87,7 +87,7 @@ def test_the_schedule_reproduces_the_recorded_curve(case):
     curves = case["values"] if isinstance(case["base_lr"], list) else [case["values"]]
     for base, curve in zip(bases, curves, strict=True):
         ours = SCHEDULES[case["name"]](base, kwargs, specific).table(len(curve))
-        # The peers add up roundings (torch's recursive forms are within 1e-15 of base_lr): the unit is the base.
+        # The peers add up roundings (torch's recursive forms: within 1e-15 of base_lr): the unit is the base
         np.testing.assert_allclose(ours, curve, rtol=1e-12, atol=1e-12 * base)
 
 

@@ -32,7 +32,7 @@ plans = st.builds(
     fs.Plan, st.lists(group, min_size=1, max_size=12), st.none() | st.just(COSINE) | st.just(LINEAR)
 )
 
-# A layer-wise fine-tune: 12 depths, with and without weight decay; as text, so that another process can make it.
+# A layer-wise fine-tune: 12 depths, with and without weight decay; as text, for another process too.
 FINE_TUNE = """fs.Plan(
     [
         dict(lr=1e-3 * 0.75**depth, weight_decay=decay, betas=(0.9, 0.999))
@@ -372,5 +372,5 @@ def test_plans_of_every_kind_equal_their_schedules():
     schedules = [schedule(case) for case in oracles.EXAMPLES.values()]
     table = fs.Plan([{"lr": s} for s in schedules]).table(1100, dtype=np.float64)["lr"]
     for column, s in zip(table.T, schedules, strict=True):
-        # A plan may factor a number out of a schedule and multiply it in again: a rounding more, two ulp at most.
+        # A plan may factor a number out of a schedule and multiply it in again: one rounding more.
         np.testing.assert_allclose(column, s.table(1100), rtol=2 * 2**-52, atol=0)
