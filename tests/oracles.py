@@ -40,7 +40,7 @@ def mp(value: Any) -> mpf:
 # A case: a schedule and what it must give.
 
 
-@dataclass
+@dataclass(repr=False)
 class Case:
     text: str  # evaluates to the schedule in the package's namespace
     exact: Callable[[Any], mpf]  # the value at a step
@@ -49,9 +49,13 @@ class Case:
     crossed: Callable[[Any], bool]  # the piece has reached or passed zero by this step
     edges: list[int] = field(default_factory=list)  # steps at which something happens
     factors: int = 1
+    arguments: dict[str, Any] = field(default_factory=dict)  # of a single kind
 
     def __repr__(self) -> str:
         return self.text
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(self.text)  # what Hypothesis shows
 
     def value(self, step: Any) -> mpf:
         with ample():
@@ -168,7 +172,7 @@ class Kind:
 
         text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         edges = [0] + ([] if math.isinf(horizon) else [horizon]) + self.edges(**arguments)
-        return Case(f"{self.name}({text})", exact, horizon, size, crossed, edges)
+        return Case(f"{self.name}({text})", exact, horizon, size, crossed, edges, arguments=arguments)
 
     def turned(self, t: Fraction, horizon: float, **arguments: Any) -> bool:
         """Whether an oscillating curve has passed its first extreme."""
@@ -380,7 +384,7 @@ def warmup(a: Case, steps: int, start: float, shape: str) -> Case:
 
 def scaled(a: Case, factor: float, *, left: bool) -> Case:
     return Case(
-        f"{factor!r} * {a.text}" if left else f"({a.text}) * {factor!r}",
+        f"({factor!r} * {a.text})" if left else f"({a.text} * {factor!r})",
         lambda step: mp(factor) * a.exact(step),
         a.steps,
         lambda step: abs(mp(factor)) * a.size(step),
@@ -392,7 +396,7 @@ def scaled(a: Case, factor: float, *, left: bool) -> Case:
 
 def product(a: Case, b: Case) -> Case:
     return Case(
-        f"({a.text}) * ({b.text})",
+        f"({a.text} * {b.text})",
         lambda step: a.exact(step) * b.exact(step),
         max(a.steps, b.steps),
         lambda step: a.size(step) * b.size(step),

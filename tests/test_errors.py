@@ -101,14 +101,14 @@ def tells(message, bad):
     return type(bad).__name__ in message or any(value in message for value in values)
 
 
-@pytest.mark.parametrize(("kind", "good", "parameter", "bad"), rows(0))
+@pytest.mark.parametrize(("kind", "good", "parameter", "bad"), list(rows(0)))
 def test_out_of_range_is_a_value_error_that_says_who_what_and_which(kind, good, parameter, bad):
     message = refuse(kind, good, parameter, bad, ValueError)
     assert re.match(rf"{kind}\b.*\b{parameter}\b", message)
     assert tells(message, bad) or abs(bad) > 10**300  # a number of 400 digits may be shortened
 
 
-@pytest.mark.parametrize(("kind", "good", "parameter", "bad"), rows(1))
+@pytest.mark.parametrize(("kind", "good", "parameter", "bad"), list(rows(1)))
 def test_a_wrong_type_is_a_type_error_that_says_who_what_and_which(kind, good, parameter, bad):
     message = refuse(kind, good, parameter, bad, TypeError)
     assert re.match(rf"{kind}\b.*\b{parameter}\b", message)
