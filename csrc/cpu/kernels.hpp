@@ -8,12 +8,24 @@
 
 namespace fastsched {
 
+// A table of `steps` rows and `groups` columns: out[i * row_stride + g * column_stride] =
+// scale[g] * value(programs[column[g]], start + i), rounded once to the table's type. A column of -1 is the constant scale[g].
+struct TableRequest {
+  const Program* programs;
+  std::int64_t program_count;
+  const std::int32_t* column;
+  const double* scale;
+  std::int64_t groups;
+  std::int64_t start, steps;
+  std::int64_t row_stride, column_stride;  // in elements
+};
+
 struct TableKernels {
   // The value of one program at one step (an integer or a fraction, >= 0, at most 2**53).
   double (*value)(const Program& program, double step);
-  // out[i] = value(program, start + i) for i in [0, count): one thread, contiguous.
-  void (*fill)(const Program& program, std::int64_t start, std::int64_t count, double* out);
-  // out[i * row_stride + g * column_stride] = scale[g] * value(program[column[g]], start + i), rounded once to T.
+  // out[i] = value(program, steps[i]).
+  void (*values)(const Program& program, const double* steps, std::int64_t count, double* out);
+  // Large tables are shared between OpenMP's threads; the bits do not depend on how.
   void (*table_f64)(const TableRequest& request, double* out);
   void (*table_f32)(const TableRequest& request, float* out);
 };

@@ -1,0 +1,147 @@
+// Logarithm, exponential, power and haversine from +, *, / and fma alone: the same bits on every machine, and loops over
+// them vectorise (no branches, no integer operation that AVX2 lacks). u below is 2**-53, half an ulp of 1.
+#pragma once
+
+#include "host_device.hpp"
+
+namespace fastsched {
+
+// An unevaluated sum, |low| at most about an ulp of high: about 106 bits.
+struct Pair {
+  double high, low;
+};
+
+// a + b exactly; fast_sum needs |a| >= |b| or a == 0.
+FASTSCHED_SHARED Pair sum(double a, double b) {
+  const double s = a + b;
+  const double t = s - a;
+  return {s, (a - (s - t)) + (b - t)};
+}
+
+FASTSCHED_SHARED Pair fast_sum(double a, double b) {
+  const double s = a + b;
+  return {s, b - (s - a)};
+}
+
+// a * b exactly, unless the error term underflows.
+FASTSCHED_SHARED Pair product(double a, double b) {
+  const double p = a * b;
+  return {p, fused(a, b, -p)};
+}
+
+FASTSCHED_SHARED Pair multiply(Pair a, Pair b) {
+  const Pair p = product(a.high, b.high);
+  return {p.high, p.low + (a.high * b.low + a.low * b.high)};
+}
+
+// Adding it pushes the fraction out of the significand, rounding to nearest; the low bits then hold the integer.
+constexpr double integer_magic = 6755399441055744.0;  // 1.5 * 2**52
+
+FASTSCHED_SHARED double nearest_integer(double a) { return (a + integer_magic) - integer_magic; }
+
+// floor(a) for 0 <= a <= 2**53.
+FASTSCHED_SHARED double floor_positive(double a) {
+  const double two52 = 4503599627370496.0;
+  const double nearest = (a + two52) - two52;
+  const double below = nearest - choose(nearest > a, 1.0, 0.0);
+  return choose(a < two52, below, a);
+}
+
+// 2**y as scale * (1 + fraction), |fraction| < 0.42 with relative error 2u, so that 2**y - 1 keeps its leading digits too.
+struct Power2 {
+  double scale, fraction;
+};
+
+FASTSCHED_SHARED Power2 exp2_parts(Pair y) {
+  const double low_end = -1022.0, high_end = 1023.5;
+  const bool under = y.high < low_end, over = y.high > high_end;
+  const double high = choose(under, low_end, choose(over, high_end, y.high));
+  const double shifted = high + integer_magic;
+  const double f = (high - (shifted - integer_magic)) + y.low;
+  // (2**f - 1) / f on [-1/2, 1/2]: minimax, relative error 2**-55.7.
+  double p = 0x1.e8ca7ce049a27p-32;
+  p = fused(p, f, 0x1.e605d3729b831p-28);
+  p = fused(p, f, 0x1.b525a0bcdd082p-24);
+  p = fused(p, f, 0x1.62bfd4b431462p-20);
+  p = fused(p, f, 0x1.ffcbfc1e8e944p-17);
+  p = fused(p, f, 0x1.430913095915ap-13);
+  p = fused(p, f, 0x1.5d87fe78b2161p-10);
+  p = fused(p, f, 0x1.3b2ab6fba1e3fp-7);
+  p = fused(p, f, 0x1.c6b08d704a08ep-5);
+  p = fused(p, f, 0x1.ebfbdff82c598p-3);
+  p = fused(p, f, 0x1.62e42fefa39efp-1);
+  const double scale = from_bits((bits_of(shifted) + 1023u) << 52);
+  // Underflow goes to zero, overflow to infinity: at these ends 1 + fraction is meaningless but finite.
+  const double infinite = from_bits(0x7ff0000000000000u);
+  return {choose(under, 0.0, choose(over, infinite, scale)), f * p};
+}
+
+FASTSCHED_SHARED double exp2(Pair y) {
+  const Power2 power = exp2_parts(y);
+  return fused(power.scale, power.fraction, power.scale);
+}
+
+// 1 - 2**y, y <= 0, to a few u of itself.
+FASTSCHED_SHARED double one_minus_exp2(Pair y) {
+  const Power2 power = exp2_parts(y);
+  return fused(-power.scale, power.fraction, 1.0 - power.scale);
+}
+
+// log2(a / b) for positive normal numbers, relative error about 2**-65 also where a / b is next to 1: there the numerator
+// a - b is formed exactly. `about` is any approximation of a / b to some ulp.
+FASTSCHED_SHARED Pair log2_ratio(Pair a, Pair b, double about) {
+  // exponent + 1023, split so that the rest of the ratio lies in [sqrt(1/2), sqrt(2)]
+  const std::uint64_t exponent = (bits_of(about) + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu)) >> 52;
+  const double unscale = from_bits((2046u - exponent) << 52);
+  const double e = from_bits(exponent | 0x4330000000000000u) - (4503599627370496.0 + 1023.0);
+  const double high = a.high * unscale, low = a.low * unscale;
+  // s = (a - b) / (a + b), then log2(ratio) = s * (2 / ln 2) * (1 + s^2/3 + s^4/5 + ...)
+  const Pair difference = sum(high - b.high, low - b.low);
+  const Pair total = sum(high, b.high);
+  const double total_low = total.low + (low + b.low);
+  const double inverse = 1.0 / total.high;
+  const double s = difference.high * inverse;
+  const double s_low =
+      inverse * (fused(-s, total.high, difference.high) + (difference.low - s * total_low));
+  const double z = s * s;
+  const double z_low = fused(s, s, -z) + 2.0 * s * s_low;
+  double p = 0x1.5a62792534e27p-3;
+  p = fused(p, z, 0x1.59e058d3add21p-3);
+  p = fused(p, z, 0x1.89fed465074efp-3);
+  p = fused(p, z, 0x1.c68f2ef80645cp-3);
+  p = fused(p, z, 0x1.0c9a84bf5d6cfp-2);
+  p = fused(p, z, 0x1.484b13d79c2b3p-2);
+  p = fused(p, z, 0x1.a61762a7adfa8p-2);
+  p = fused(p, z, 0x1.2776c50ef9bfep-1);
+  // The first two coefficients carry the result's leading digits: they and what they multiply are pairs.
+  Pair tail = fast_sum(0x1.ec709dc3a03fdp-1, z * p);
+  tail.low += 0x1.d27f05548af0cp-55;
+  const Pair second = multiply({z, z_low}, tail);
+  Pair series = fast_sum(0x1.71547652b82fep+1, second.high);
+  series.low += second.low + 0x1.777d0ffda0d24p-55;
+  const Pair log = multiply({s, s_low}, series);
+  const Pair result = fast_sum(e, log.high);
+  return {result.high, result.low + log.low};
+}
+
+// x**y for a positive normal x and any finite y, within 0.6 ulp or so; 0 where it falls below 2**-1022. 0**y is 0.
+FASTSCHED_SHARED double power(double x, double y) {
+  const Pair log = log2_ratio({x, 0.0}, {1.0, 0.0}, x);
+  const double result = exp2(multiply({y, 0.0}, log));
+  return choose(x > 0.0, result, 0.0);
+}
+
+// sin(pi/2 * sqrt(z))**2 for 0 <= z <= 1/4: minimax, relative error 2**-56.
+FASTSCHED_SHARED double haversine(double z) {
+  double p = -0x1.178b7956119b5p-19;
+  p = fused(p, z, 0x1.b6a62fde28d65p-15);
+  p = fused(p, z, -0x1.f9d2bd7de5a66p-11);
+  p = fused(p, z, 0x1.a6d1f11ed387bp-7);
+  p = fused(p, z, -0x1.e1f50685fe537p-4);
+  p = fused(p, z, 0x1.55d3c7e3c8d6ep-1);
+  p = fused(p, z, -0x1.03c1f081b5a9cp+1);
+  p = fused(p, z, 0x1.3bd3cc9be45dep+1);
+  return z * p;
+}
+
+}  // namespace fastsched

@@ -1,0 +1,68 @@
+"""fastsched: a compiled learning-rate schedule engine. See the README and each name's own docstring."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from fastsched._backend import backend, choose_at_import, use_backend
+from fastsched.plan import Plan, lr_table
+from fastsched.schedule import (
+    Constant,
+    Cosine,
+    Exponential,
+    Geometric,
+    Linear,
+    Logarithmic,
+    MultiStep,
+    Polynomial,
+    Schedule,
+    StepDecay,
+    from_json,
+)
+
+__version__ = "0.1.0"
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "Geometric",
+    "Linear",
+    "Logarithmic",
+    "MultiStep",
+    "Plan",
+    "Polynomial",
+    "Schedule",
+    "StepDecay",
+    "backend",
+    "from_json",
+    "layerwise",
+    "lr_scheduler",
+    "lr_table",
+    "optim",
+    "use_backend",
+]
+
+# What needs torch is imported when it is asked for: module, and the name in it (None for the module itself).
+_LAZY = {
+    "optim": ("fastsched.optim", None),
+    "lr_scheduler": ("fastsched.lr_scheduler", None),
+    "layerwise": ("fastsched.groups", "layerwise"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fastsched' has no attribute {name!r}")
+    path, member = _LAZY[name]
+    module = importlib.import_module(path)
+    value = module if member is None else getattr(module, member)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
+choose_at_import()

@@ -1,0 +1,174 @@
+"""Rules for parameters, declared where a kind declares its fields. A message says who, which rule, what was received, what to do."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+LARGEST_STEP = 2**53
+LARGEST_VALUE = 1e290
+
+
+def shown(value: object) -> str:
+    """A short text for a message: numbers and short strings as they are, of everything else only the type."""
+    if isinstance(value, (bool, int, float, np.number)):
+        text = repr(value.item() if isinstance(value, np.number) else value)
+        return text if len(text) <= 40 else f"{text[:18]}...{text[-8:]}"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:37] + "...")
+    return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def is_number(value: object) -> bool:
+    """Whether this is an int or a float, of Python or numpy; bool is not."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A real number within bounds; ``whole`` for an int."""
+
+    advice: str
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+    whole: bool = False
+    optional: bool = False
+
+    @property
+    def rule(self) -> str:
+        """The rule in words."""
+        bounds = [
+            f"{sign} {'2**53' if bound == LARGEST_STEP else f'{bound:g}'}"
+            for sign, bound in ((">", self.above), (">=", self.least), ("<=", self.most))
+            if bound is not None
+        ]
+        return " and ".join(bounds)
+
+    def __call__(self, who: str, name: str, value: Any) -> Any:
+        """The value as a Python number."""
+        if value is None and self.optional:
+            return None
+        kind = "an int" if self.whole else "a number"
+        if not is_number(value) or (self.whole and isinstance(value, (float, np.floating))):
+            raise TypeError(f"{who}: {name} must be {kind}, got {shown(value)}; {self.advice}")
+        if self.whole:
+            number: int | float = operator.index(value)
+        else:
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+            if not math.isfinite(number) or abs(number) > LARGEST_VALUE:
+                raise ValueError(
+                    f"{who}: {name} must be finite and at most 1e290 in size, got {shown(value)}; {self.advice}"
+                )
+        if (
+            (self.above is not None and not number > self.above)
+            or (self.least is not None and not number >= self.least)
+            or (self.most is not None and not number <= self.most)
+        ):
+            raise ValueError(f"{who}: {name} must be {self.rule}, got {shown(value)}; {self.advice}")
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or False."""
+
+    advice: str
+
+    def __call__(self, who: str, name: str, value: Any) -> bool:
+        """The value as a bool."""
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{who}: {name} must be True or False, got {shown(value)}; {self.advice}")
+        return bool(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    options: tuple[str, ...]
+
+    def __call__(self, who: str, name: str, value: Any) -> str:
+        """The word."""
+        advice = "pass " + ", ".join(repr(option) for option in self.options[:-1]) + f" or {self.options[-1]!r}"
+        if not isinstance(value, str):
+            raise TypeError(f"{who}: {name} must be a string, got {shown(value)}; {advice}")
+        if value not in self.options:
+            raise ValueError(f"{who}: {name} must be a known one, got {shown(value)}; {advice}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """A sequence of which each item follows a rule, ascending if so asked; kept as a tuple."""
+
+    item: Number
+    ascending: bool = False
+
+    def __call__(self, who: str, name: str, value: Any) -> tuple[Any, ...]:
+        """The items."""
+        if isinstance(value, np.ndarray) and value.ndim == 1:
+            value = value.tolist()
+        if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+            raise TypeError(f"{who}: {name} must be a list, got {shown(value)}; pass a list or a tuple of numbers")
+        items = tuple(self.item(who, f"{name}[{i}]", item) for i, item in enumerate(value))
+        if self.ascending:
+            for i, (before, after) in enumerate(zip(items, items[1:], strict=False)):
+                if after < before:
+                    raise ValueError(
+                        f"{who}: {name} must be ascending, got {after} after {before} at index {i + 1}; sort them"
+                    )
+        return items
+
+
+VALUE = Number("pass a finite number")
+STEPS = Number("for a fixed value use Constant(1.0)", least=1, most=LARGEST_STEP, whole=True)
+STEP_ADVICE = "count updates from 0"
+
+
+def step_number(step: Any, who: str = "step") -> float:
+    """One step as a float, checked."""
+    if not is_number(step):
+        raise TypeError(f"{who} must be a number or an array of numbers, got {shown(step)}; {STEP_ADVICE}")
+    if isinstance(step, (int, np.integer)):
+        inside = 0 <= step <= LARGEST_STEP
+    else:
+        inside = bool(0.0 <= step <= float(LARGEST_STEP))
+    if not inside:
+        raise ValueError(f"{who} must be >= 0 and <= 2**53, got {shown(step)}; {STEP_ADVICE}")
+    return float(step)
+
+
+def step_array(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Steps as a contiguous float64 array, checked."""
+    if steps.dtype.kind not in "iuf":
+        raise TypeError(f"steps must be ints or floats, got an array of dtype {steps.dtype}; {STEP_ADVICE}")
+    if steps.size:
+        low, high = steps.min(), steps.max()
+        inside = (
+            0 <= int(low) and int(high) <= LARGEST_STEP
+            if steps.dtype.kind in "iu"
+            else bool(low >= 0.0 and high <= float(LARGEST_STEP))
+        )
+        if not inside:
+            raise ValueError(
+                f"every step must be >= 0 and <= 2**53, got from {shown(low)} to {shown(high)}; {STEP_ADVICE}"
+            )
+    return np.ascontiguousarray(steps, dtype=np.float64)
+
+
+def window(who: str, steps: Any, start: Any) -> tuple[int, int]:
+    """The number of steps of a table and its first one."""
+    count = Number("pass how many steps to tabulate", least=0, most=LARGEST_STEP, whole=True)(who, "steps", steps)
+    first = Number("pass the first step", least=0, most=LARGEST_STEP, whole=True)(who, "start", start)
+    if first + count - 1 > LARGEST_STEP:
+        raise ValueError(f"{who}: start + steps must be <= 2**53, got {first} + {count}; ask for fewer steps")
+    return count, first
