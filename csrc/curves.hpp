@@ -28,7 +28,7 @@ FASTSCHED_SHARED double mix(const Curve& c, Weights<Wide> w) { return narrow(c.s
 // From the smaller weight, and whether it is the end's.
 FASTSCHED_SHARED Weights<double> weights(double smaller, bool is_to) {
   const double larger = 1.0 - smaller;
-  return {is_to ? larger : smaller, is_to ? smaller : larger};
+  return {choose(is_to, larger, smaller), choose(is_to, smaller, larger)};
 }
 FASTSCHED_SHARED Weights<Wide> weights(Wide smaller, bool is_to) {
   const Wide larger = 1.0 - smaller;
@@ -40,27 +40,32 @@ constexpr bool is_wide = false;
 template <>
 constexpr bool is_wide<Wide> = true;
 
+// Which end is nearer, where the caller knows: a table takes the two halves one after the other, because choosing at every
+// step costs as much as the polynomial does.
+enum class Half { unknown, first, second };
+
 // The distance to the nearer end; a pair, because n - t need not be a double where t has a fraction.
 struct Nearer {
   Pair steps;
   bool is_start;
 };
 
+template <Half half>
 FASTSCHED_SHARED Nearer nearer_end(const Curve& c, double t) {
   const Pair rest = sum(c.steps, -t);
-  const bool is_start = t < rest.high;
-  return {{is_start ? t : rest.high, is_start ? 0.0 : rest.low}, is_start};
+  const bool is_start = half == Half::unknown ? t < rest.high : half == Half::first;
+  return {{choose(is_start, t, rest.high), choose(is_start, 0.0, rest.low)}, is_start};
 }
 
-template <class Number>
+template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double constant(const Curve& c, double) {
   return c.start;
 }
 
 // p = 1/n. w = t/n.
-template <class Number>
+template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double linear(const Curve& c, double t) {
-  const Nearer near = nearer_end(c, t);
+  const Nearer near = nearer_end<half>(c, t);
   if constexpr (is_wide<Number>) {
     return mix(c, weights(widen(near.steps) / c.steps, near.is_start));
   } else {
@@ -69,9 +74,9 @@ FASTSCHED_SHARED double linear(const Curve& c, double t) {
 }
 
 // p = 1/n**2. w = sin(pi/2 * t/n)**2.
-template <class Number>
+template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double half_cosine(const Curve& c, double t) {
-  const Nearer near = nearer_end(c, t);
+  const Nearer near = nearer_end<half>(c, t);
   if constexpr (is_wide<Number>) {
     return mix(c, weights(haversine_of(widen(near.steps) / c.steps), near.is_start));
   } else {
@@ -81,17 +86,17 @@ FASTSCHED_SHARED double half_cosine(const Curve& c, double t) {
 
 // p = 1/n**2, q = cycles, r = 1/n. w = sin(pi * cycles * t/n)**2. The phase is reduced to half a cycle without error, so
 // that the weights stay accurate next to each of their zeros.
-template <class Number>
+template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double cosine(const Curve& c, double t) {
   const Pair turned = product(c.q, t);
   const double whole = nearest_integer(turned.high * c.r);
   const Pair phase = sum(fused(-whole, c.steps, turned.high), turned.low);  // times n; at most n/2 in size
-  const double sign = phase.high < 0.0 ? -1.0 : 1.0;
+  const double sign = choose(phase.high < 0.0, -1.0, 1.0);
   const double from_top = sign * phase.high;
   const bool near_top = from_top < 0.25 * c.steps;
   const Pair to_bottom = sum(0.5 * c.steps - from_top, -sign * phase.low);
-  const Pair steps = {2.0 * (near_top ? from_top : to_bottom.high),
-                      2.0 * (near_top ? sign * phase.low : to_bottom.low)};
+  const Pair steps = {2.0 * choose(near_top, from_top, to_bottom.high),
+                      2.0 * choose(near_top, sign * phase.low, to_bottom.low)};
   if constexpr (is_wide<Number>) {
     return mix(c, weights(haversine_of(widen(steps) / c.steps), near_top));
   } else {
@@ -101,7 +106,7 @@ FASTSCHED_SHARED double cosine(const Curve& c, double t) {
 
 // p = cycles, q = exponent, r = k. from = cos(pi * cycles * (t/n)**k)**(2 * exponent). Both powers amplify what is below
 // them, so this one is always wide.
-template <class Number>
+template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double shaped_cosine(const Curve& c, double t) {
   if (!(t > 0.0)) return c.start;
   const Wide progress = widen(t) / c.steps;
@@ -117,7 +122,7 @@ FASTSCHED_SHARED double shaped_cosine(const Curve& c, double t) {
 }
 
 // p = power, q = 1/n. from = (1 - t/n)**power.
-template <class Number>
+template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double polynomial(const Curve& c, double t) {
   const Pair rest = sum(c.steps, -t);
   if constexpr (is_wide<Number>) {
@@ -130,7 +135,7 @@ FASTSCHED_SHARED double polynomial(const Curve& c, double t) {
 }
 
 // p + q = log2 of the ratio between neighbouring steps. start * 2**((p + q) * t).
-template <class Number>
+template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double exponential(const Curve& c, double t) {
   Pair y = product(c.p, t);
   y.low += c.q * t;
@@ -138,16 +143,16 @@ FASTSCHED_SHARED double exponential(const Curve& c, double t) {
 }
 
 // r = the length of a stair, p + q = log2 of the ratio between neighbouring stairs.
-template <class Number>
+template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double staircase(const Curve& c, double t) {
   const double about = floor_positive(t / c.r);
   const double rest = fused(-about, c.r, t);  // its sign is exact, so the count of stairs is
-  const double below = rest < 0.0 ? about - 1.0 : about;
-  return exponential<Number>(c, rest >= c.r ? about + 1.0 : below);
+  const double stairs = about + (choose(rest >= c.r, 1.0, 0.0) - choose(rest < 0.0, 1.0, 0.0));
+  return exponential<Number>(c, stairs);
 }
 
 // p = 1/log2(1 + n). w = log(1 + t) / log(1 + n).
-template <class Number>
+template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double logarithmic(const Curve& c, double t) {
   const Pair here = sum(1.0, t), last = sum(1.0, c.steps);
   if constexpr (is_wide<Number>) {
@@ -155,8 +160,8 @@ FASTSCHED_SHARED double logarithmic(const Curve& c, double t) {
     return mix(c, Weights<Wide>{1.0 - to, to});
   } else {
     const bool is_start = here.high * here.high < last.high;
-    const Pair over = {is_start ? here.high : last.high, is_start ? here.low : last.low};
-    const Pair under = {is_start ? 1.0 : here.high, is_start ? 0.0 : here.low};
+    const Pair over = {choose(is_start, here.high, last.high), choose(is_start, here.low, last.low)};
+    const Pair under = {choose(is_start, 1.0, here.high), choose(is_start, 0.0, here.low)};
     const Pair log = log2_ratio(over, under, over.high / under.high);
     return mix(c, weights(log.high * c.p, is_start));
   }

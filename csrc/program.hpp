@@ -40,6 +40,9 @@ constexpr int stack_size = 32;
 // Steps and horizons are at most this: every integer up to it is a double.
 constexpr double largest_step = 9007199254740992.0;
 
+// The curves whose formula differs only by the nearer end: see Half.
+constexpr bool has_halves(Code code) { return code == Code::linear || code == Code::half_cosine; }
+
 FASTSCHED_SHARED double inside(Code code, const Curve& c, double t) {
   const bool wide = crosses_zero(c);
   switch (code) {

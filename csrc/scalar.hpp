@@ -43,8 +43,8 @@ FASTSCHED_SHARED double nearest_integer(double a) { return (a + integer_magic) -
 FASTSCHED_SHARED double floor_positive(double a) {
   const double two52 = 4503599627370496.0;
   const double nearest = (a + two52) - two52;
-  const double below = nearest > a ? nearest - 1.0 : nearest;
-  return a < two52 ? below : a;
+  const double below = nearest - choose(nearest > a, 1.0, 0.0);
+  return choose(a < two52, below, a);
 }
 
 // 2**y as scale * (1 + fraction), |fraction| < 0.42 with relative error 2u, so that 2**y - 1 keeps its leading digits too.
@@ -54,8 +54,8 @@ struct Power2 {
 
 FASTSCHED_SHARED Power2 exp2_parts(Pair y) {
   const double low_end = -1022.0, high_end = 1023.5;
-  double high = y.high < low_end ? low_end : y.high;
-  high = high > high_end ? high_end : high;
+  const bool under = y.high < low_end, over = y.high > high_end;
+  const double high = choose(under, low_end, choose(over, high_end, y.high));
   const double shifted = high + integer_magic;
   const double f = (high - (shifted - integer_magic)) + y.low;
   // (2**f - 1) / f on [-1/2, 1/2]: minimax, relative error 2**-55.7.
@@ -72,8 +72,8 @@ FASTSCHED_SHARED Power2 exp2_parts(Pair y) {
   p = fused(p, f, 0x1.62e42fefa39efp-1);
   const double scale = from_bits((bits_of(shifted) + 1023u) << 52);
   // Underflow goes to zero, overflow to infinity: at these ends 1 + fraction is meaningless but finite.
-  const double floored = y.high < low_end ? 0.0 : scale;
-  return {y.high > high_end ? from_bits(0x7ff0000000000000u) : floored, f * p};
+  const double infinite = from_bits(0x7ff0000000000000u);
+  return {choose(under, 0.0, choose(over, infinite, scale)), f * p};
 }
 
 FASTSCHED_SHARED double exp2(Pair y) {
@@ -128,7 +128,7 @@ FASTSCHED_SHARED Pair log2_ratio(Pair a, Pair b, double about) {
 FASTSCHED_SHARED double power(double x, double y) {
   const Pair log = log2_ratio({x, 0.0}, {1.0, 0.0}, x);
   const double result = exp2(multiply({y, 0.0}, log));
-  return x > 0.0 ? result : 0.0;
+  return choose(x > 0.0, result, 0.0);
 }
 
 // sin(pi/2 * sqrt(z))**2 for 0 <= z <= 1/4: minimax, relative error 2**-56.

@@ -3,6 +3,8 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <string>
@@ -16,6 +18,12 @@ namespace fastsched {
 namespace {
 
 using Code_vector = std::vector<Instruction>;
+
+bool is_length(const Instruction& in) {
+  const double steps = in.curve.steps;
+  const bool is_whole = steps >= 1.0 && steps <= largest_step && static_cast<double>(static_cast<std::int64_t>(steps)) == steps;
+  return is_whole || (steps > largest_step && std::isinf(steps) && !has_halves(in.code));
+}
 
 // What is wrong with a program; empty if it runs forward, within its stack, and leaves one value.
 std::string find_fault(const Code_vector& code) {
@@ -45,7 +53,7 @@ std::string find_fault(const Code_vector& code) {
     d += left - needed;
     if (d > stack_size) return "it needs too deep a stack";
     if (in.code == Code::branch && !reach(i + 1, d)) return "the two sides of a branch disagree";
-    if (in.code < Code::branch && !(in.curve.steps >= 1.0)) return "a curve has no length";
+    if (in.code < Code::branch && !is_length(in)) return "a curve has no length";
     if (!reach(in.next, d)) return "the two sides of a branch disagree";
   }
   return depth[code.size()] == 1 ? "" : "it does not leave one value";

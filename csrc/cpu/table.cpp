@@ -15,11 +15,14 @@ namespace {
 constexpr std::int64_t block = 512;         // steps: a few operands of 4 KiB each stay in the first-level cache
 constexpr std::int64_t worth_a_thread = 1 << 16;  // elements: about 100 us of work, many times the cost of a fork
 
-// One curve over consecutive steps, none of them past its end.
+// One formula over consecutive steps.
 template <class Formula>
 void sweep(Curve c, double first, std::int64_t count, double* __restrict__ out, Formula formula) {
   for (int i = 0; i < static_cast<int>(count); ++i) out[i] = formula(c, first + i);
 }
+
+#define FASTSCHED_SWEEP(name, number, half, first, count, out) \
+  sweep(c, first, count, out, [](const Curve& k, double t) { return name<number, half>(k, t); })
 
 void curve_block(const Instruction& in, double first, std::int64_t count, double* out) {
   const Curve& c = in.curve;
@@ -29,10 +32,19 @@ void curve_block(const Instruction& in, double first, std::int64_t count, double
   }
   const bool wide = crosses_zero(c);
   switch (in.code) {
-#define FASTSCHED_CASE(name)                                                                              \
-  case Code::name:                                                                                        \
-    wide ? sweep(c, first, count, out, [](const Curve& k, double t) { return name<Wide>(k, t); })         \
-         : sweep(c, first, count, out, [](const Curve& k, double t) { return name<double>(k, t); });      \
+#define FASTSCHED_CASE(name)                                                                                  \
+  case Code::name:                                                                                            \
+    if (wide) {                                                                                               \
+      FASTSCHED_SWEEP(name, Wide, Half::unknown, first, count, out);                                          \
+    } else if constexpr (has_halves(Code::name)) {                                                            \
+      /* the steps with t < n - t */                                                                          \
+      const std::int64_t middle = (static_cast<std::int64_t>(c.steps) + 1) / 2;                               \
+      const std::int64_t n = std::clamp<std::int64_t>(middle - static_cast<std::int64_t>(first), 0, count);   \
+      FASTSCHED_SWEEP(name, double, Half::first, first, n, out);                                              \
+      FASTSCHED_SWEEP(name, double, Half::second, first + static_cast<double>(n), count - n, out + n);        \
+    } else {                                                                                                  \
+      FASTSCHED_SWEEP(name, double, Half::unknown, first, count, out);                                        \
+    }                                                                                                         \
     break;
     FASTSCHED_CURVES(FASTSCHED_CASE)
 #undef FASTSCHED_CASE
