@@ -102,8 +102,8 @@ class Block(nn.Module):
         """Map tokens (batch, tokens, width) to the same shape."""
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
         x = x + self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        x = x + self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
-        return x
+        change: Tensor = self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
+        return x + change
 
 
 class VisionTransformer(nn.Module):
@@ -338,7 +338,7 @@ def run(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch, and fastsched with it, use one thread: work this small gains nothing from waiting for more."""
+    """Let torch, and fastsched with it, use one thread: work this small gains nothing from more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -349,9 +349,9 @@ def one_thread() -> Iterator[None]:
 
 def report(result: Result, console: Console) -> None:
     """Print the figures as a table."""
-    table = Table(title=f"Fine-tuning with {result.groups} parameter groups, medians per step, one thread")
+    table = Table(title=f"{result.groups} parameter groups: test accuracy, median times per step, one thread")
     table.add_column("")
-    for heading in ("test accuracy", "optimizer + scheduler", "whole training step"):
+    for heading in ("accuracy", "optimizer + scheduler", "whole step"):
         table.add_column(heading, justify="right")
 
     def row(name: str, score: float | None, update: float, step: float | None) -> None:
@@ -359,23 +359,23 @@ def report(result: Result, console: Console) -> None:
         table.add_row(name, shown[0], f"{update * 1e6:,.0f} us", shown[1])
 
     row(
-        "torch AdamW(fused) + LambdaLR",
+        "torch fused + LambdaLR",
         result.torch_accuracy,
         result.torch_update_seconds,
         result.torch_step_seconds,
     )
-    row(f"  equal groups merged into {result.merged_groups}", None, result.merged_update_seconds, None)
+    row(f"  merged into {result.merged_groups} groups", None, result.merged_update_seconds, None)
     row(
-        "fastsched AdamW",
+        "fastsched",
         result.fastsched_accuracy,
         result.fastsched_update_seconds,
         result.fastsched_step_seconds,
     )
     console.print(table)
     console.print(
-        f"Optimizer + scheduler: [bold]{result.speedup:.1f} times[/] faster "
-        f"({result.merged_speedup:.1f} times with torch's equal groups merged); "
-        f"the whole step: {result.step_speedup:.2f} times.\n"
+        f"Optimizer + scheduler: [bold]{result.speedup:.1f} times[/] faster, "
+        f"{result.merged_speedup:.1f} times where torch's equal groups are merged.\n"
+        f"Whole training step: {result.step_speedup:.2f} times faster.\n"
         f"Largest difference between the loss curves: {result.largest_loss_difference:.1e}."
     )
 
