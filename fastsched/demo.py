@@ -430,7 +430,12 @@ def draw_rates(figure: Figure, place: SubplotSpec, groups: LayerGroups, steps: i
     axes.annotate(
         " warmup ends", (warmup, 0.01), xycoords=axes.get_xaxis_transform(), color="0.4", va="bottom"
     )
-    axes.set(yscale="log", xlim=(0, steps - 1), xlabel="step (optimizer updates)", ylabel="learning rate")
+    axes.set(
+        yscale="log",
+        xlim=(0, steps - 1),
+        xlabel="step (optimizer updates)",
+        ylabel="learning rate (per update)",
+    )
     axes.set_title(f"The learning rate of all {len(groups)} parameter groups", loc="left")
     tidy(axes)
 
