@@ -67,4 +67,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.main(args=None if argv is None else list(argv), prog_name="fastsched")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
-    return 0

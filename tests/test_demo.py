@@ -77,15 +77,11 @@ def test_torchs_lambda_and_the_schedule_are_the_same_curve():
     assert rates == pytest.approx(ours, rel=1e-14)
 
 
-def test_the_demo_leaves_the_callers_random_state_alone(outcome):
-    torch.manual_seed(7)
-    before = torch.get_rng_state()
-    model = demo.VisionTransformer(5)
-    torch.set_rng_state(before)
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(1)
-        demo.VisionTransformer(5)
-    assert torch.equal(demo.VisionTransformer(5).head.weight, model.head.weight)
+def test_the_demo_leaves_random_state_and_threads_alone(tmp_path):
+    before = torch.get_rng_state(), torch.get_num_threads()
+    demo.run(tmp_path / "a.png", steps=2, pretrain_steps=2, console=Console(file=io.StringIO()))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.get_num_threads() == before[1]
 
 
 def test_batches_visit_every_picture_once_per_round():
