@@ -680,11 +680,13 @@ private:
     }
   }
 
-  // As many threads as torch uses, but none for less than it costs to wake it (about 5 us, 16,384 elements).
+  // As many threads as torch uses, if each gets 100 us of work: waking one takes 5 us, and up to a scheduling
+  // quantum (milliseconds) where another process, such as a data loader's, holds its core.
   int threads() const {
+    constexpr std::int64_t worth_a_thread = 1 << 17;  // elements
     std::int64_t total = 0;
     for (const AdamWork& work : work_) total += work.count;
-    return static_cast<int>(std::clamp<std::int64_t>(total / 16384, 1, omp_get_max_threads()));
+    return static_cast<int>(std::clamp<std::int64_t>(total / worth_a_thread, 1, omp_get_max_threads()));
   }
 
   // Leaves in every group the lr that the next update will use.
