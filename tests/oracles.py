@@ -20,7 +20,7 @@ from mpmath import mpf
 
 LONGEST = 2**53
 TINY = 1e-290  # below it the law is absolute
-# Bits: the smallest progress**k is 2**(-53*8), a weight may be its square, and ends may differ by a factor of 1e200.
+# Bits: the smallest progress**k is 2**(-53*8), a weight may be its square, ends differ by a factor of 1e200.
 _PREC = 1600
 _ZERO = mpf(2) ** -1400  # a weight this small is an exact zero seen through rounding
 
