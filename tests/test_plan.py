@@ -351,7 +351,7 @@ def test_the_fingerprint_is_the_same_in_every_process():
 
 
 def test_the_fingerprint_is_the_one_recorded():
-    # Stable across machines and versions: a change of this value breaks users' records, and needs a very good reason.
+    # A change of this value breaks what users have on record: it needs a very good reason.
     assert fine_tune().fingerprint == RECORDED
 
 
