@@ -3,7 +3,11 @@ import os
 from hypothesis import settings
 
 # No deadline: the first example pays for imports and the machine is shared. In CI the examples stay the same.
+# FASTSCHED_EXAMPLES=5000 searches longer.
 settings.register_profile(
-    "fastsched", deadline=None, max_examples=60, derandomize=os.environ.get("CI") == "true"
+    "fastsched",
+    deadline=None,
+    max_examples=int(os.environ.get("FASTSCHED_EXAMPLES", "50")),
+    derandomize=os.environ.get("CI") == "true",
 )
 settings.load_profile("fastsched")

@@ -20,8 +20,9 @@ from mpmath import mpf
 
 LONGEST = 2**53
 TINY = 1e-290  # below it the law is absolute
-_PREC = 320  # bits: 53 each for a step, a horizon and a result near a zero, and as many again to be ample
-_ZERO = mpf(2) ** -200  # a weight this small is an exact zero seen through rounding
+# Bits: the smallest progress**k is 2**(-53*8), a weight may be its square, ends differ by a factor of 1e200.
+_PREC = 1600
+_ZERO = mpf(2) ** -1400  # a weight this small is an exact zero seen through rounding
 
 
 @contextmanager
@@ -98,7 +99,7 @@ def _half_cosine(phase: Fraction | mpf) -> mpf:
     """(1 + cos(pi * phase)) / 2, exactly zero where the phase is an odd integer."""
     if isinstance(phase, Fraction):
         phase %= 2
-    weight = (1 + mpmath.cospi(mp(phase))) / 2
+    weight = mpmath.cospi(mp(phase) / 2) ** 2
     return mpf(0) if weight < _ZERO else weight
 
 
@@ -187,7 +188,7 @@ class Kind:
 
 
 def _between(start: float, end: float, weight: Fraction | mpf) -> mpf:
-    return mp(end) + (mp(start) - mp(end)) * mp(weight)
+    return mp(start) * mp(weight) + mp(end) * (1 - mp(weight))
 
 
 def _both(start: float, end: float, **_: Any) -> tuple[float, float]:

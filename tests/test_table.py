@@ -167,13 +167,13 @@ def test_lr_table_refuses_steps_of_the_wrong_type(name, bad):
         fs.lr_table(schedule(COSINE), **{"steps": 3, name: bad})
 
 
-@pytest.mark.parametrize("scale", [[1.0, float("nan")], [float("inf")], [[1.0], [2.0]]])
+@pytest.mark.parametrize("scale", [[1.0, float("nan")], [float("inf")]])
 def test_lr_table_refuses_a_scale_out_of_range(scale):
     with pytest.raises(ValueError, match="scale"):
         fs.lr_table(schedule(COSINE), 3, scale=scale)
 
 
-@pytest.mark.parametrize("scale", [["a"], "1.0", [None], [1j], [True], object()])
+@pytest.mark.parametrize("scale", [["a"], [[1.0], [2.0]], "1.0", [None], [1j], [True], object()])
 def test_lr_table_refuses_a_scale_of_the_wrong_type(scale):
     with pytest.raises(TypeError, match="scale"):
         fs.lr_table(schedule(COSINE), 3, scale=scale)
@@ -331,12 +331,6 @@ def test_lr_table_refuses_an_out_that_is_no_array(out):
         fs.lr_table(schedule(COSINE), 11, out=out)
 
 
-def test_broadcast_arrays_are_refused():
-    out = np.lib.stride_tricks.as_strided(np.zeros(1), shape=(11,), strides=(0,), writeable=True)
-    with pytest.raises(ValueError, match="out"):
-        schedule(COSINE).table(11, out=out)
-
-
 # The same bits on every instruction set and with any number of threads.
 
 
@@ -411,7 +405,7 @@ def test_tables_have_the_same_bits_with_any_number_of_threads():
     code = """
 import hashlib, numpy as np, fastsched as fs
 digest = hashlib.sha256()
-late = fs.Cosine(steps=3 * 10**5, k=1.5)
+late = fs.Polynomial(steps=3 * 10**5, power=1.5)
 for s in [fs.Cosine(1.0, 0.1, steps=10**6), late.warmup(10**4, shape="exponential", start=0.01)]:
     digest.update(s.table(400_003).tobytes())
     digest.update(fs.lr_table(s, 100_003, scale=[0.1, 0.2, 0.7], order="F").tobytes())
