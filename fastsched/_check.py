@@ -1,4 +1,7 @@
-"""Rules for parameters, declared where a kind declares its fields. A message says who, which rule, what was received, what to do."""
+"""Rules for parameters, declared where a kind declares its fields.
+
+A message says who, which rule, what was received, what to do.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,7 +70,8 @@ class Number:
                 number = math.inf
             if not math.isfinite(number) or abs(number) > LARGEST_VALUE:
                 raise ValueError(
-                    f"{who}: {name} must be finite and at most 1e290 in size, got {shown(value)}; {self.advice}"
+                    f"{who}: {name} must be finite and at most 1e290 in size, got {shown(value)}; "
+                    f"{self.advice}"
                 )
         if (
             (self.above is not None and not number > self.above)
@@ -98,7 +103,9 @@ class Choice:
 
     def __call__(self, who: str, name: str, value: Any) -> str:
         """The word."""
-        advice = "pass " + ", ".join(repr(option) for option in self.options[:-1]) + f" or {self.options[-1]!r}"
+        advice = (
+            "pass " + ", ".join(repr(option) for option in self.options[:-1]) + f" or {self.options[-1]!r}"
+        )
         if not isinstance(value, str):
             raise TypeError(f"{who}: {name} must be a string, got {shown(value)}; {advice}")
         if value not in self.options:
@@ -118,13 +125,16 @@ class Several:
         if isinstance(value, np.ndarray) and value.ndim == 1:
             value = value.tolist()
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-            raise TypeError(f"{who}: {name} must be a list, got {shown(value)}; pass a list or a tuple of numbers")
+            raise TypeError(
+                f"{who}: {name} must be a list, got {shown(value)}; pass a list or a tuple of numbers"
+            )
         items = tuple(self.item(who, f"{name}[{i}]", item) for i, item in enumerate(value))
         if self.ascending:
-            for i, (before, after) in enumerate(zip(items, items[1:], strict=False)):
+            for i, (before, after) in enumerate(pairwise(items)):
                 if after < before:
                     raise ValueError(
-                        f"{who}: {name} must be ascending, got {after} after {before} at index {i + 1}; sort them"
+                        f"{who}: {name} must be ascending, got {after} after {before} at index {i + 1}; "
+                        "sort them"
                     )
         return items
 
@@ -154,7 +164,7 @@ def step_array(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float
     if steps.size:
         low, high = steps.min(), steps.max()
         inside = (
-            0 <= int(low) and int(high) <= LARGEST_STEP
+            int(low) >= 0 and int(high) <= LARGEST_STEP
             if steps.dtype.kind in "iu"
             else bool(low >= 0.0 and high <= float(LARGEST_STEP))
         )
@@ -167,7 +177,9 @@ def step_array(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float
 
 def window(who: str, steps: Any, start: Any) -> tuple[int, int]:
     """The number of steps of a table and its first one."""
-    count = Number("pass how many steps to tabulate", least=0, most=LARGEST_STEP, whole=True)(who, "steps", steps)
+    count = Number("pass how many steps to tabulate", least=0, most=LARGEST_STEP, whole=True)(
+        who, "steps", steps
+    )
     first = Number("pass the first step", least=0, most=LARGEST_STEP, whole=True)(who, "start", start)
     if first + count - 1 > LARGEST_STEP:
         raise ValueError(f"{who}: start + steps must be <= 2**53, got {first} + {count}; ask for fewer steps")

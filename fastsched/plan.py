@@ -30,7 +30,10 @@ Floats = npt.NDArray[np.float64]
 
 
 class _Curves:
-    """The distinct curves of a table or a plan. A scaled copy is its curve and a number; a constant only a number."""
+    """The distinct curves of a table or a plan.
+
+    A scaled copy is its curve and a number; a constant only a number.
+    """
 
     def __init__(self) -> None:
         self.curves: list[Schedule] = []
@@ -65,8 +68,9 @@ def _row(curves: Sequence[Schedule], column: npt.NDArray[np.int32], scale: Float
     """A row that keeps only the curves that it uses."""
     used, inverse = np.unique(column, return_inverse=True)
     programs = [curves[c]._program() for c in used if c >= 0]
-    inverse = inverse.reshape(-1).astype(np.int32) - (1 if len(used) and used[0] < 0 else 0)
-    return _backend.current().row(programs, np.ascontiguousarray(inverse, np.int32), scale)
+    if len(programs) < len(used):  # the first of them is -1, and stays so
+        inverse = inverse - 1
+    return _backend.current().row(programs, inverse.reshape(-1).astype(np.int32), scale)
 
 
 def lr_table(
@@ -79,11 +83,11 @@ def lr_table(
     out: npt.NDArray[Any] | None = None,
     order: str = "C",
 ) -> npt.NDArray[Any]:
-    """The values of many groups: shape ``(steps, groups)``, entry ``[i, g] = scale[g] * schedules[g](start + i)``.
+    """The values of many groups: ``[i, g] = scale[g] * schedules[g](start + i)``, shape ``(steps, groups)``.
 
-    ``schedules``: one for all groups, or one per group. ``scale``: a number per group, such as layer-wise decay; None for
-    1. The product is made in float64 and rounded once to ``dtype``. ``order="F"`` stores each group's column contiguously.
-    Errors: ``ValueError`` where lengths differ or a scale is not finite.
+    ``schedules``: one for all groups, or one per group. ``scale``: a number per group, such as layer-wise
+    decay; None for 1. The product is made in float64 and rounded once to ``dtype``. ``order="F"`` stores
+    each group's column contiguously. Errors: ``ValueError`` where lengths differ or a scale is not finite.
 
     >>> lr_table(Cosine(steps=2), 4, scale=[1.0, 0.5])
     array([[1.  , 0.5 ],
@@ -98,17 +102,23 @@ def lr_table(
     elif isinstance(schedules, Iterable) and not isinstance(schedules, (str, bytes)):
         each = list(schedules)
     else:
-        raise TypeError(f"{who}: schedules must be a Schedule or a list of them, got {shown(schedules)}; "
-                        "wrap a number as Constant(number)")
+        raise TypeError(
+            f"{who}: schedules must be a Schedule or a list of them, got {shown(schedules)}; "
+            "wrap a number as Constant(number)"
+        )
     for i, schedule in enumerate(each):
         if not isinstance(schedule, Schedule):
-            raise TypeError(f"{who}: schedules[{i}] must be a Schedule, got {shown(schedule)}; "
-                            "wrap a number as Constant(number)")
+            raise TypeError(
+                f"{who}: schedules[{i}] must be a Schedule, got {shown(schedule)}; "
+                "wrap a number as Constant(number)"
+            )
     if scales is None:
         scales = np.ones(len(each))
     if len(each) != len(scales):
-        raise ValueError(f"{who}: scale must have one number per schedule, got {len(scales)} for {len(each)}; "
-                         "pass one Schedule to share it")
+        raise ValueError(
+            f"{who}: scale must have one number per schedule, got {len(scales)} for {len(each)}; "
+            "pass one Schedule to share it"
+        )
     order = Choice(("C", "F"))(who, "order", order)
     count, first = window(who, steps, start)
     result = empty_table(who, (count, len(each)), dtype, out, order)
@@ -122,7 +132,9 @@ def lr_table(
 
 def _scales(who: str, scale: Any) -> Floats:
     if isinstance(scale, (str, bytes)) or not isinstance(scale, Iterable):
-        raise TypeError(f"{who}: scale must be a list of numbers, got {shown(scale)}; pass one number per group")
+        raise TypeError(
+            f"{who}: scale must be a list of numbers, got {shown(scale)}; pass one number per group"
+        )
     if isinstance(scale, np.ndarray) and scale.ndim == 1 and scale.dtype.kind in "iuf":
         scale = scale.tolist()
     return np.array([VALUE(who, f"scale[{i}]", value) for i, value in enumerate(scale)], np.float64)
@@ -131,10 +143,10 @@ def _scales(who: str, scale: Any) -> Floats:
 class Plan:
     """Every hyperparameter of every group, as a function of the step.
 
-    ``groups``: one mapping per group, hyperparameter name to number or Schedule; ``betas`` become ``beta1`` and ``beta2``;
-    other values are ignored. ``schedule`` multiplies every ``lr``. The value is ``base * schedule(t)``, one rounding more.
-    Storage is a number and a curve's index per group and hyperparameter, whatever the number of steps.
-    Errors: ``TypeError`` and ``ValueError`` name the group.
+    ``groups``: one mapping per group, hyperparameter name to number or Schedule; ``betas`` become ``beta1``
+    and ``beta2``; other values are ignored. ``schedule`` multiplies every ``lr``. The value is ``base *
+    schedule(t)``, one rounding more. Storage is a number and a curve's index per group and hyperparameter,
+    whatever the number of steps. Errors: ``TypeError`` and ``ValueError`` name the group.
 
     >>> plan = Plan([{"lr": 0.1}, {"lr": 0.2, "weight_decay": 0.5}], Linear(1.0, 0.0, steps=2))
     >>> plan.at(1)
@@ -149,7 +161,9 @@ class Plan:
                 f"Plan: schedule must be a Schedule, got {shown(schedule)}; wrap a number as Constant(number)"
             )
         if isinstance(groups, (Mapping, str, bytes)) or not isinstance(groups, Iterable):
-            raise TypeError(f"Plan: groups must be a list of mappings, got {shown(groups)}; pass one mapping per group")
+            raise TypeError(
+                f"Plan: groups must be a list of mappings, got {shown(groups)}; pass one mapping per group"
+            )
         groups = list(groups)
         curves = _Curves()
         products: dict[int, tuple[Schedule, Schedule]] = {}
@@ -158,7 +172,7 @@ class Plan:
         for g, group in enumerate(groups):
             if not isinstance(group, Mapping):
                 raise TypeError(
-                    f"Plan: group {g} must be a mapping, got {shown(group)}; pass names and numbers as in torch"
+                    f"Plan: group {g} must be a mapping, got {shown(group)}; pass names and numbers"
                 )
             for name, value in _hyperparameters(group):
                 if name not in columns:
@@ -171,7 +185,9 @@ class Plan:
                         place = curves.place(value)
                 else:
                     base = VALUE(f"Plan: group {g}", name, value)
-                    place = curves.place(schedule, base) if name == "lr" and schedule is not None else (-1, base)
+                    place = (
+                        curves.place(schedule, base) if name == "lr" and schedule is not None else (-1, base)
+                    )
                 columns[name][g], scales[name][g] = place
         self._fill(len(groups), curves.curves, columns, scales)
 
@@ -209,7 +225,7 @@ class Plan:
         return self._cache[key]  # type: ignore[no-any-return]
 
     def at(self, step: float, *, out: dict[str, Floats] | None = None) -> dict[str, Floats]:
-        """The values at one step: per hyperparameter a float64 array of shape ``(groups,)``, NaN where a group lacks it.
+        """The values at one step: a float64 array ``(groups,)`` per hyperparameter, NaN where a group lacks it.
 
         ``out``, the result of an earlier call, is filled in place if given.
         """
@@ -217,13 +233,17 @@ class Plan:
         if out is None:
             out = {name: np.empty(self._groups) for name in self._columns}
         elif not isinstance(out, dict) or out.keys() != self._columns.keys():
-            raise ValueError(f"Plan.at: out must have the keys {', '.join(self._columns)}; pass an earlier result")
+            raise ValueError(
+                f"Plan.at: out must have the keys {', '.join(self._columns)}; pass an earlier result"
+            )
         for name in self._columns:
             self._row(name).at(t, out[name])
         return out
 
-    def table(self, steps: int, *, start: int = 0, dtype: npt.DTypeLike = np.float32) -> dict[str, npt.NDArray[Any]]:
-        """The values at ``start, ..., start + steps - 1``: per hyperparameter an array ``(steps, groups)``."""
+    def table(
+        self, steps: int, *, start: int = 0, dtype: npt.DTypeLike = np.float32
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The values from ``start`` on: per hyperparameter an array of shape ``(steps, groups)``."""
         count, first = window("Plan.table", steps, start)
         tables = {}
         for name in self._columns:
@@ -261,7 +281,10 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The plan that ``to_json`` wrote. Errors: ``ValueError`` that says what is wrong; the work is bounded."""
+        """The plan that ``to_json`` wrote.
+
+        Errors: ``ValueError`` that says what is wrong; the work is bounded.
+        """
         who, advice = "Plan.from_json", "pass the text that to_json() made"
         plan = read_json(who, text).get("plan")
         if not isinstance(plan, dict) or set(plan) != {"groups", "curves", "values"}:
@@ -285,7 +308,9 @@ class Plan:
                 and all(type(c) is int and -1 <= c < len(schedules) for c in column)
                 and all(s is None or (type(s) in (int, float) and abs(s) <= LARGEST_VALUE) for s in scale)
             ):
-                raise ValueError(f"{who}: {shown(name)} must have a column and a scale for each group; {advice}")
+                raise ValueError(
+                    f"{who}: {shown(name)} must have a column and a scale for each group; {advice}"
+                )
             columns[name] = np.array(column, np.int32).reshape(groups)
             scales[name] = np.array([math.nan if s is None else s for s in scale], np.float64).reshape(groups)
         self = cls.__new__(cls)
