@@ -42,7 +42,9 @@ constexpr int stack_size = 32;
 constexpr double largest_step = 9007199254740992.0;
 
 // The curves whose formula differs only by the nearer end: see Half.
-constexpr bool has_halves(Code code) { return code == Code::linear || code == Code::half_cosine; }
+FASTSCHED_SHARED constexpr bool has_halves(Code code) {
+  return code == Code::linear || code == Code::half_cosine;
+}
 
 FASTSCHED_SHARED double inside(Code code, const Curve& c, double t) {
   const bool wide = crosses_zero(c);

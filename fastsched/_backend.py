@@ -155,7 +155,7 @@ def _first_choice() -> Backend:
 
 
 def choose_at_import() -> None:
-    """Decides now: a wrong FASTSCHED_BACKEND or a missing native module should not surprise in mid-training."""
+    """Decides now: a wrong FASTSCHED_BACKEND or a missing native module must not surprise in mid-training."""
     wanted = os.environ.get("FASTSCHED_BACKEND", "")
     if wanted and wanted not in NAMES:
         _load(wanted, "FASTSCHED_BACKEND")

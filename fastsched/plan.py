@@ -89,6 +89,7 @@ def lr_table(
     decay; None for 1. The product is made in float64 and rounded once to ``dtype``. ``order="F"`` stores
     each group's column contiguously. Errors: ``ValueError`` where lengths differ or a scale is not finite.
 
+    >>> from fastsched import Cosine
     >>> lr_table(Cosine(steps=2), 4, scale=[1.0, 0.5])
     array([[1.  , 0.5 ],
            [0.5 , 0.25],
@@ -148,6 +149,7 @@ class Plan:
     schedule(t)``, one rounding more. Storage is a number and a curve's index per group and hyperparameter,
     whatever the number of steps. Errors: ``TypeError`` and ``ValueError`` name the group.
 
+    >>> from fastsched import Linear
     >>> plan = Plan([{"lr": 0.1}, {"lr": 0.2, "weight_decay": 0.5}], Linear(1.0, 0.0, steps=2))
     >>> plan.at(1)
     {'lr': array([0.05, 0.1 ]), 'weight_decay': array([nan, 0.5])}
@@ -225,7 +227,7 @@ class Plan:
         return self._cache[key]  # type: ignore[no-any-return]
 
     def at(self, step: float, *, out: dict[str, Floats] | None = None) -> dict[str, Floats]:
-        """The values at one step: a float64 array ``(groups,)`` per hyperparameter, NaN where a group lacks it.
+        """The values at one step: a float64 array ``(groups,)`` per name, NaN where a group lacks it.
 
         ``out``, the result of an earlier call, is filled in place if given.
         """
