@@ -45,17 +45,24 @@ class Number:
     optional: bool = False
 
     @property
-    def rule(self) -> str:
-        """The rule in words."""
-        bounds = [
-            f"{sign} {'2**53' if bound == LARGEST_STEP else f'{bound:g}'}"
-            for sign, bound in ((">", self.above), (">=", self.least), ("<=", self.most))
-            if bound is not None
-        ]
-        return " and ".join(bounds)
+    def is_plain(self) -> bool:
+        """Whether any finite number will do: plans check four of these per group."""
+        return self.above is None and self.least is None and self.most is None and not self.whole
+
+    def broken(self, number: float) -> str:
+        """The first bound that a number breaks, in words; empty if none."""
+        if self.above is not None and not number > self.above:
+            return f"> {self.above:g}"
+        if self.least is not None and not number >= self.least:
+            return f">= {self.least:g}"
+        if self.most is not None and not number <= self.most:
+            return "<= 2**53" if self.most == LARGEST_STEP else f"<= {self.most:g}"
+        return ""
 
     def __call__(self, who: str, name: str, value: Any) -> Any:
         """The value as a Python number."""
+        if type(value) is float and -LARGEST_VALUE <= value <= LARGEST_VALUE and self.is_plain:
+            return value
         if value is None and self.optional:
             return None
         kind = "an int" if self.whole else "a number"
@@ -73,12 +80,8 @@ class Number:
                     f"{who}: {name} must be finite and at most 1e290 in size, got {shown(value)}; "
                     f"{self.advice}"
                 )
-        if (
-            (self.above is not None and not number > self.above)
-            or (self.least is not None and not number >= self.least)
-            or (self.most is not None and not number <= self.most)
-        ):
-            raise ValueError(f"{who}: {name} must be {self.rule}, got {shown(value)}; {self.advice}")
+        if rule := self.broken(number):
+            raise ValueError(f"{who}: {name} must be {rule}, got {shown(value)}; {self.advice}")
         return number
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +26,7 @@ def _compiled_curves() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where the cache on disk looks for the callees of what it holds
     spec.loader.exec_module(module)
     for name in module.COMPILED:
         setattr(module, name, numba.njit(cache=True)(getattr(module, name)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -169,8 +168,8 @@ class Plan:
         groups = list(groups)
         curves = _Curves()
         products: dict[int, tuple[Schedule, Schedule]] = {}
-        columns: dict[str, npt.NDArray[np.int32]] = {}
-        scales: dict[str, Floats] = {}
+        columns: dict[str, list[int]] = {}
+        scales: dict[str, list[float]] = {}
         for g, group in enumerate(groups):
             if not isinstance(group, Mapping):
                 raise TypeError(
@@ -178,8 +177,8 @@ class Plan:
                 )
             for name, value in _hyperparameters(group):
                 if name not in columns:
-                    columns[name] = np.full(len(groups), -1, np.int32)
-                    scales[name] = np.full(len(groups), math.nan)
+                    columns[name] = [-1] * len(groups)
+                    scales[name] = [math.nan] * len(groups)
                 if isinstance(value, Schedule):
                     if name == "lr" and schedule is not None:
                         place = _times(value, schedule, curves, products)
@@ -191,7 +190,12 @@ class Plan:
                         curves.place(schedule, base) if name == "lr" and schedule is not None else (-1, base)
                     )
                 columns[name][g], scales[name][g] = place
-        self._fill(len(groups), curves.curves, columns, scales)
+        self._fill(
+            len(groups),
+            curves.curves,
+            {name: np.array(column, np.int32) for name, column in columns.items()},
+            {name: np.array(scale, np.float64) for name, scale in scales.items()},
+        )
 
     def _fill(
         self,
@@ -323,6 +327,8 @@ class Plan:
     def fingerprint(self) -> str:
         """A short text that is equal for equal plans, on every machine and in every version."""
         if "fingerprint" not in self._cache:
+            import hashlib  # takes longer to import than the rest of this module
+
             self._cache["fingerprint"] = hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
         return self._cache["fingerprint"]  # type: ignore[no-any-return]
 

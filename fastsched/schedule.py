@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any, ClassVar, Self
@@ -428,6 +428,11 @@ class Sum(_Pair):
 # ---- kinds ----
 
 
+@functools.cache
+def _parameters(kind: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_kinds[kind]).parameters
+
+
 class Kind(Schedule):
     """A schedule with named numbers: its fields and their rules, declared."""
 
@@ -452,8 +457,9 @@ class Kind(Schedule):
 
     def _parts_of_repr(self) -> list[Any]:
         texts = []
+        parameters = _parameters(type(self).__name__)
         for name, value in zip(self._rules, self._values, strict=True):
-            parameter = inspect.signature(type(self)).parameters[name]
+            parameter = parameters[name]
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 texts.append(repr(value))
             elif value != parameter.default:
