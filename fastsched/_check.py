@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +32,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A real number within bounds; ``whole`` for an int."""
 
     advice: str
@@ -43,11 +41,6 @@ class Number:
     most: float | None = None
     whole: bool = False
     optional: bool = False
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether any finite number will do: plans check four of these per group."""
-        return self.above is None and self.least is None and self.most is None and not self.whole
 
     def broken(self, number: float) -> str:
         """The first bound that a number breaks, in words; empty if none."""
@@ -61,8 +54,6 @@ class Number:
 
     def __call__(self, who: str, name: str, value: Any) -> Any:
         """The value as a Python number."""
-        if type(value) is float and -LARGEST_VALUE <= value <= LARGEST_VALUE and self.is_plain:
-            return value
         if value is None and self.optional:
             return None
         kind = "an int" if self.whole else "a number"
@@ -85,8 +76,7 @@ class Number:
         return number
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """True or False."""
 
     advice: str
@@ -98,8 +88,7 @@ class Flag:
         return bool(value)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One of a few words."""
 
     options: tuple[str, ...]
@@ -116,8 +105,7 @@ class Choice:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Several:
+class Several(NamedTuple):
     """A sequence of which each item follows a rule, ascending if so asked; kept as a tuple."""
 
     item: Number

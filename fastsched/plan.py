@@ -185,7 +185,9 @@ class Plan:
                     else:
                         place = curves.place(value)
                 else:
-                    base = VALUE(f"Plan: group {g}", name, value)
+                    # the usual case first: thousands of groups have four of these each
+                    plain = type(value) is float and abs(value) <= LARGEST_VALUE
+                    base = value if plain else VALUE(f"Plan: group {g}", name, value)
                     place = (
                         curves.place(schedule, base) if name == "lr" and schedule is not None else (-1, base)
                     )
@@ -338,7 +340,7 @@ def _hyperparameters(group: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         if name == "betas" and isinstance(value, (tuple, list)) and len(value) == 2:
             yield "beta1", value[0]
             yield "beta2", value[1]
-        elif isinstance(value, Schedule) or is_number(value):
+        elif type(value) is float or isinstance(value, Schedule) or is_number(value):
             yield str(name), value
 
 
