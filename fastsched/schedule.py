@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any, ClassVar, Self
@@ -32,7 +32,7 @@ from fastsched._check import (
 )
 from fastsched._program import LARGEST_PROGRAM, Curve, Operation, compile_program
 
-Rule = Callable[[str, str, Any], Any]
+Rule = Number | Flag | Choice | Several
 Token = tuple[Any, ...]
 Floats = npt.NDArray[np.float64]
 
