@@ -897,7 +897,9 @@ def plain_to_schedule(parts: Any) -> Schedule:
                 f"{who}: {name} must have the fields {', '.join(rules) or 'of its name only'}; {advice}"
             )
         try:
-            values = tuple(rule(f"{who}: {name}", field, part[field]) for field, rule in rules.items())
+            values: tuple[Any, ...] = tuple(
+                rule(f"{who}: {name}", field, part[field]) for field, rule in rules.items()
+            )
         except TypeError as error:
             raise ValueError(str(error)) from None
         needed = 0 if name in _kinds else values[0] if name == "Then" else 1 if name == "Scaled" else 2
