@@ -1,8 +1,10 @@
-// Every curve: how much of its start and how much of its end a piece shows, t steps into it. The place for a formula.
+// Every curve: how much of its start and how much of its end a piece shows, t steps into it. The place for a
+// formula.
 //
-// A curve returns two weights that add to 1, BOTH accurate to a few ulp of themselves, so that start*from + end*to is
-// accurate next to either end. It gets there by counting from the nearer end: the remaining steps n - t are as exact as t.
-// Number is double, or Wide for a piece whose ends differ in sign, where the two terms cancel.
+// A curve returns two weights that add to 1, BOTH accurate to a few ulp of themselves, so that start*from +
+// end*to is accurate next to either end. It gets there by counting from the nearer end: the remaining steps n
+// - t are as exact as t. Number is double, or Wide for a piece whose ends differ in sign, where the two terms
+// cancel.
 #pragma once
 
 #include "scalar.hpp"
@@ -10,7 +12,8 @@
 
 namespace fastsched {
 
-// One piece: plain data, shared with Python (curves.py names the fields alike). 0 <= t < steps inside it; `end` after it.
+// One piece: plain data, shared with Python (curves.py names the fields alike). 0 <= t < steps inside it;
+// `end` after it.
 struct Curve {
   double start, end;
   double steps;    // infinity where it never ends
@@ -22,8 +25,12 @@ struct Weights {
   Number from, to;
 };
 
-FASTSCHED_SHARED double mix(const Curve& c, Weights<double> w) { return fused(c.end, w.to, c.start * w.from); }
-FASTSCHED_SHARED double mix(const Curve& c, Weights<Wide> w) { return narrow(c.start * w.from + c.end * w.to); }
+FASTSCHED_SHARED double mix(const Curve& c, Weights<double> w) {
+  return fused(c.end, w.to, c.start * w.from);
+}
+FASTSCHED_SHARED double mix(const Curve& c, Weights<Wide> w) {
+  return narrow(c.start * w.from + c.end * w.to);
+}
 
 // From the smaller weight, and whether it is the end's.
 FASTSCHED_SHARED Weights<double> weights(double smaller, bool is_to) {
@@ -40,8 +47,8 @@ constexpr bool is_wide = false;
 template <>
 constexpr bool is_wide<Wide> = true;
 
-// Which end is nearer, where the caller knows: a table takes the two halves one after the other, because choosing at every
-// step costs as much as the polynomial does.
+// Which end is nearer, where the caller knows: a table takes the two halves one after the other, because
+// choosing at every step costs as much as the polynomial does.
 enum class Half { unknown, first, second };
 
 // The distance to the nearer end; a pair, because n - t need not be a double where t has a fraction.
@@ -84,8 +91,8 @@ FASTSCHED_SHARED double half_cosine(const Curve& c, double t) {
   }
 }
 
-// p = 1/n**2, q = cycles, r = 1/n. w = sin(pi * cycles * t/n)**2. The phase is reduced to half a cycle without error, so
-// that the weights stay accurate next to each of their zeros.
+// p = 1/n**2, q = cycles, r = 1/n. w = sin(pi * cycles * t/n)**2. The phase is reduced to half a cycle
+// without error, so that the weights stay accurate next to each of their zeros.
 template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double cosine(const Curve& c, double t) {
   const Pair turned = product(c.q, t);
@@ -95,17 +102,18 @@ FASTSCHED_SHARED double cosine(const Curve& c, double t) {
   const double from_top = sign * phase.high;
   const bool near_top = from_top < 0.25 * c.steps;
   const Pair to_bottom = sum(0.5 * c.steps - from_top, -sign * phase.low);
-  const Pair steps = {2.0 * choose(near_top, from_top, to_bottom.high),
-                      2.0 * choose(near_top, sign * phase.low, to_bottom.low)};
+  const Pair steps = {choose(near_top, from_top, to_bottom.high),
+                      choose(near_top, sign * phase.low, to_bottom.low)};
   if constexpr (is_wide<Number>) {
-    return mix(c, weights(haversine_of(widen(steps) / c.steps), near_top));
+    return mix(c, weights(haversine_of(scale_by_power_of_two(widen(steps), 2.0) / c.steps), near_top));
   } else {
-    return mix(c, weights(haversine(steps.high * steps.high * c.p), near_top));
+    const double square = fused(steps.high, steps.high, 2.0 * steps.high * steps.low);
+    return mix(c, weights(haversine(4.0 * square * c.p), near_top));
   }
 }
 
-// p = cycles, q = exponent, r = k. from = cos(pi * cycles * (t/n)**k)**(2 * exponent). Both powers amplify what is below
-// them, so this one is always wide.
+// p = cycles, q = exponent, r = k. from = cos(pi * cycles * (t/n)**k)**(2 * exponent). Both powers amplify
+// what is below them, so this one is always wide.
 template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double shaped_cosine(const Curve& c, double t) {
   if (!(t > 0.0)) return c.start;
@@ -115,10 +123,11 @@ FASTSCHED_SHARED double shaped_cosine(const Curve& c, double t) {
   const Wide from_top = phase.a < 0.0 ? -phase : phase;
   const bool near_top = from_top.a < 0.25;
   const Wide distance = near_top ? from_top : widen(0.5) - from_top;
-  const Weights<Wide> w = weights(haversine_of(scale_by_power_of_two(distance, 2.0)), near_top);
-  if (!(w.from.a > 0.0)) return c.end;
-  const Wide from = c.q == 1.0 ? w.from : exp2(c.q * log2(w.from));
-  return mix(c, Weights<Wide>{from, 1.0 - from});
+  const Wide smaller = haversine_of(scale_by_power_of_two(distance, 2.0));
+  if (c.q == 1.0) return mix(c, weights(smaller, near_top));
+  if (!(smaller.a > 0.0)) return near_top ? c.start : c.end;
+  const Wide y = c.q * (near_top ? log2_of_1_plus(-smaller) : log2(smaller));
+  return mix(c, Weights<Wide>{exp2(y), -exp2_minus_1(y)});
 }
 
 // p = power, q = 1/n. from = (1 - t/n)**power.
@@ -126,8 +135,8 @@ template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double polynomial(const Curve& c, double t) {
   const Pair rest = sum(c.steps, -t);
   if constexpr (is_wide<Number>) {
-    const Wide from = exp2(c.p * log2(widen(rest) / c.steps));
-    return mix(c, Weights<Wide>{from, 1.0 - from});
+    const Wide y = c.p * log2_of_1_plus(-(widen(t) / c.steps));
+    return mix(c, Weights<Wide>{exp2(y), -exp2_minus_1(y)});
   } else {
     const Pair y = multiply({c.p, 0.0}, log2_ratio(rest, {c.steps, 0.0}, rest.high * c.q));
     return mix(c, Weights<double>{exp2(y), one_minus_exp2(y)});
@@ -156,8 +165,9 @@ template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double logarithmic(const Curve& c, double t) {
   const Pair here = sum(1.0, t), last = sum(1.0, c.steps);
   if constexpr (is_wide<Number>) {
-    const Wide to = log2(widen(here)) / log2(widen(last));
-    return mix(c, Weights<Wide>{1.0 - to, to});
+    const Wide whole = log2_of_1_plus(widen(c.steps));
+    const Wide rest = log2_of_1_plus(widen(sum(t, -c.steps)) / widen(last));
+    return mix(c, Weights<Wide>{-(rest / whole), log2_of_1_plus(widen(t)) / whole});
   } else {
     const bool is_start = here.high * here.high < last.high;
     const Pair over = {choose(is_start, here.high, last.high), choose(is_start, here.low, last.low)};

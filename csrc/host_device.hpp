@@ -1,4 +1,5 @@
-// What host and device disagree on: how shared code is marked, and how the few primitives below arithmetic are spelt.
+// What host and device disagree on: how shared code is marked, and how the few primitives below arithmetic
+// are spelt.
 #pragma once
 
 #if !defined(__CUDACC_RTC__)
@@ -12,9 +13,10 @@ using uint64_t = unsigned long long;
 }  // namespace std
 #endif
 
-// `static`: each translation unit keeps its own copy. Were these functions plain `inline`, the linker would keep one copy
-// for all, perhaps the AVX-512 one, and the baseline path would run instructions that the machine does not have.
-// FASTSCHED_SHARED_CALL is for what is long and rare: inlined into every loop it would only be size.
+// `static`: each translation unit keeps its own copy. Were these functions plain `inline`, the linker would
+// keep one copy for all, perhaps the AVX-512 one, and the baseline path would run instructions that the
+// machine does not have. FASTSCHED_SHARED_CALL is for what is long and rare: inlined into every loop it would
+// only be size.
 #if defined(__CUDACC__)
 #define FASTSCHED_SHARED static __host__ __device__ __forceinline__
 #define FASTSCHED_SHARED_CALL static __host__ __device__ __noinline__
@@ -65,8 +67,8 @@ FASTSCHED_SHARED double from_bits(std::uint64_t bits) {
 #endif
 }
 
-// first ? a : b without a branch. Written as ?:, the compiler follows each outcome on its own and computes a whole
-// polynomial twice (a cosine table took 1.9 times as long).
+// first ? a : b without a branch. Written as ?:, the compiler follows each outcome on its own and computes a
+// whole polynomial twice (a cosine table took 1.9 times as long).
 FASTSCHED_SHARED double choose(bool first, double a, double b) {
   const std::uint64_t mask = std::uint64_t{0} - static_cast<std::uint64_t>(first);
   return from_bits((bits_of(a) & mask) | (bits_of(b) & ~mask));

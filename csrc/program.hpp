@@ -1,17 +1,18 @@
 // A schedule as a short flat program: plain data, executed alike by host and device, without recursion.
 //
-// Instructions run forward only. A curve pushes its value; multiply, add and scale work on the top of the stack; a branch
-// chooses between what comes before and after an edge, so a chain of n pieces is a binary tree of branches, O(log n).
+// Instructions run forward only. A curve pushes its value; multiply, add and scale work on the top of the
+// stack; a branch chooses between what comes before and after an edge, so a chain of n pieces is a binary
+// tree of branches, O(log n).
 #pragma once
 
 #include "curves.hpp"
 
 namespace fastsched {
 
-#define FASTSCHED_OPERATIONS(X) \
+#define FASTSCHED_OPERATIONS(X)                                                  \
   X(branch)   /* from step `offset` on, go to `next`; before it, fall through */ \
-  X(multiply) /* the two topmost values */ \
-  X(add)      /* the two topmost values */ \
+  X(multiply) /* the two topmost values */                                       \
+  X(add)      /* the two topmost values */                                       \
   X(scale)    /* the topmost value, by curve.start */
 
 enum class Code : std::int32_t {
@@ -41,7 +42,9 @@ constexpr int stack_size = 32;
 constexpr double largest_step = 9007199254740992.0;
 
 // The curves whose formula differs only by the nearer end: see Half.
-constexpr bool has_halves(Code code) { return code == Code::linear || code == Code::half_cosine; }
+FASTSCHED_SHARED constexpr bool has_halves(Code code) {
+  return code == Code::linear || code == Code::half_cosine;
+}
 
 FASTSCHED_SHARED double inside(Code code, const Curve& c, double t) {
   const bool wide = crosses_zero(c);

@@ -1,5 +1,6 @@
-// Logarithm, exponential, power and haversine from +, *, / and fma alone: the same bits on every machine, and loops over
-// them vectorise (no branches, no integer operation that AVX2 lacks). u below is 2**-53, half an ulp of 1.
+// Logarithm, exponential, power and haversine from +, *, / and fma alone: the same bits on every machine, and
+// loops over them vectorise (no branches, no integer operation that AVX2 lacks). u below is 2**-53, half an
+// ulp of 1.
 #pragma once
 
 #include "host_device.hpp"
@@ -34,7 +35,8 @@ FASTSCHED_SHARED Pair multiply(Pair a, Pair b) {
   return {p.high, p.low + (a.high * b.low + a.low * b.high)};
 }
 
-// Adding it pushes the fraction out of the significand, rounding to nearest; the low bits then hold the integer.
+// Adding it pushes the fraction out of the significand, rounding to nearest; the low bits then hold the
+// integer.
 constexpr double integer_magic = 6755399441055744.0;  // 1.5 * 2**52
 
 FASTSCHED_SHARED double nearest_integer(double a) { return (a + integer_magic) - integer_magic; }
@@ -47,14 +49,15 @@ FASTSCHED_SHARED double floor_positive(double a) {
   return choose(a < two52, below, a);
 }
 
-// 2**y as scale * (1 + fraction), |fraction| < 0.42 with relative error 2u, so that 2**y - 1 keeps its leading digits too.
+// 2**y as scale * (1 + fraction), |fraction| < 0.42 with relative error 2u, so that 2**y - 1 keeps its
+// leading digits too.
 struct Power2 {
   double scale, fraction;
 };
 
 FASTSCHED_SHARED Power2 exp2_parts(Pair y) {
   const double low_end = -1022.0, high_end = 1023.5;
-  const bool under = y.high < low_end, over = y.high > high_end;
+  const bool under = y.high<low_end, over = y.high> high_end;
   const double high = choose(under, low_end, choose(over, high_end, y.high));
   const double shifted = high + integer_magic;
   const double f = (high - (shifted - integer_magic)) + y.low;
@@ -87,8 +90,8 @@ FASTSCHED_SHARED double one_minus_exp2(Pair y) {
   return fused(-power.scale, power.fraction, 1.0 - power.scale);
 }
 
-// log2(a / b) for positive normal numbers, relative error about 2**-65 also where a / b is next to 1: there the numerator
-// a - b is formed exactly. `about` is any approximation of a / b to some ulp.
+// log2(a / b) for positive normal numbers, relative error about 2**-65 also where a / b is next to 1: there
+// the numerator a - b is formed exactly. `about` is any approximation of a / b to some ulp.
 FASTSCHED_SHARED Pair log2_ratio(Pair a, Pair b, double about) {
   // exponent + 1023, split so that the rest of the ratio lies in [sqrt(1/2), sqrt(2)]
   const std::uint64_t exponent = (bits_of(about) + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu)) >> 52;
@@ -101,8 +104,7 @@ FASTSCHED_SHARED Pair log2_ratio(Pair a, Pair b, double about) {
   const double total_low = total.low + (low + b.low);
   const double inverse = 1.0 / total.high;
   const double s = difference.high * inverse;
-  const double s_low =
-      inverse * (fused(-s, total.high, difference.high) + (difference.low - s * total_low));
+  const double s_low = inverse * (fused(-s, total.high, difference.high) + (difference.low - s * total_low));
   const double z = s * s;
   const double z_low = fused(s, s, -z) + 2.0 * s * s_low;
   double p = 0x1.5a62792534e27p-3;
@@ -124,7 +126,8 @@ FASTSCHED_SHARED Pair log2_ratio(Pair a, Pair b, double about) {
   return {result.high, result.low + log.low};
 }
 
-// x**y for a positive normal x and any finite y, within 0.6 ulp or so; 0 where it falls below 2**-1022. 0**y is 0.
+// x**y for a positive normal x and any finite y, within 0.6 ulp or so; 0 where it falls below 2**-1022. 0**y
+// is 0.
 FASTSCHED_SHARED double power(double x, double y) {
   const Pair log = log2_ratio({x, 0.0}, {1.0, 0.0}, x);
   const double result = exp2(multiply({y, 0.0}, log));

@@ -1,6 +1,6 @@
-// Numbers of about 155 bits, for the few pieces that need them: a curve from a positive to a negative value passes zero
-// so closely (2**-53 of its ends, at long horizons) that even pairs run out of digits. Speed is no concern here: one
-// value takes microseconds.
+// Numbers of about 155 bits, for the few pieces that need them: a curve from a positive to a negative value
+// passes zero so closely (2**-53 of its ends, at long horizons) that even pairs run out of digits. Speed is
+// no concern here: one value takes microseconds.
 #pragma once
 
 #include "scalar.hpp"
@@ -78,6 +78,26 @@ FASTSCHED_SHARED_CALL Wide log2(Wide x) {
   const Wide guess = widen(log2_ratio({x.a, 0.0}, {1.0, 0.0}, x.a));
   const Wide rest = x * exp2(-guess) - widen(1.0);
   return guess + inverse_ln2 * (rest - scale_by_power_of_two(rest * rest, 0.5));
+}
+
+// log2(1 + x), x > -1, and 2**y - 1: accurate to their own last bits where they are next to 0.
+FASTSCHED_SHARED_CALL Wide log2_of_1_plus(Wide x) {
+  if (x.a > 0x1p-8 || x.a < -0x1p-8) return log2(widen(1.0) + x);
+  const Wide two_over_ln2 = {0x1.71547652b82fep+1, 0x1.777d0ffda0d24p-55, -0x1.60bb8a5442ab9p-109};
+  const Wide s = x / (widen(2.0) + x);
+  const Wide square = s * s;
+  Wide series = widen(0.0);
+  for (double n = 19.0; n >= 1.0; n -= 2.0) series = widen(1.0) / n + square * series;
+  return two_over_ln2 * (s * series);
+}
+
+FASTSCHED_SHARED_CALL Wide exp2_minus_1(Wide y) {
+  if (y.a > 0x1p-8 || y.a < -0x1p-8) return exp2(y) - widen(1.0);
+  const Wide ln2 = {0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56, 0x1.7b57a079a1934p-111};
+  const Wide x = y * ln2;
+  Wide series = widen(1.0);
+  for (double n = 16.0; n >= 2.0; n -= 1.0) series = widen(1.0) + (x * series) / n;
+  return x * series;
 }
 
 // sin(pi/2 * y)**2 for 0 <= y <= 1/2: the series of (1 - cos)/2.

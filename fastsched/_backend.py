@@ -1,4 +1,7 @@
-"""Which code computes: the native module, or the same formulas compiled by Numba. Chosen once, switchable at run time."""
+"""Which code computes: the native module, or the same formulas compiled by Numba.
+
+Chosen once, switchable at run time.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,7 @@ try:
 
     IMPORT_ERROR: ImportError | None = None
     if _core.codes != tuple(CODES):
-        raise ImportError(
-            "fastsched._core was built from other sources than curves.py; reinstall fastsched"
-        )
+        raise ImportError("fastsched._core was built from other sources than curves.py; reinstall fastsched")
     EvaluatorBase: Any = _core.Evaluator
 except ImportError as error:
     IMPORT_ERROR = error
@@ -144,9 +145,9 @@ def _first_choice() -> Backend:
     if IMPORT_ERROR is None:
         return _load("native", "fastsched")
     warnings.warn(
-        f"fastsched: the native module cannot be imported ({IMPORT_ERROR}); the Numba backend serves schedules, tables "
-        "and plans, fastsched.optim does not work. Reinstall where a C++ compiler works, or set FASTSCHED_BACKEND=numba "
-        "to say that this is intended.",
+        f"fastsched: the native module cannot be imported ({IMPORT_ERROR}); the Numba backend serves "
+        "schedules, tables and plans, fastsched.optim does not work. Reinstall where a C++ compiler works, "
+        "or set FASTSCHED_BACKEND=numba to say that this is intended.",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -154,7 +155,7 @@ def _first_choice() -> Backend:
 
 
 def choose_at_import() -> None:
-    """Decides now: an invalid FASTSCHED_BACKEND, or a missing native module, should not surprise in mid-training."""
+    """Decides now: a wrong FASTSCHED_BACKEND or a missing native module must not surprise in mid-training."""
     wanted = os.environ.get("FASTSCHED_BACKEND", "")
     if wanted and wanted not in NAMES:
         _load(wanted, "FASTSCHED_BACKEND")

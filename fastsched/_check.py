@@ -1,12 +1,15 @@
-"""Rules for parameters, declared where a kind declares its fields. A message says who, which rule, what was received, what to do."""
+"""Rules for parameters, declared where a kind declares its fields.
+
+A message says who, which rule, what was received, what to do.
+"""
 
 from __future__ import annotations
 
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,8 +32,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A real number within bounds; ``whole`` for an int."""
 
     advice: str
@@ -40,15 +42,15 @@ class Number:
     whole: bool = False
     optional: bool = False
 
-    @property
-    def rule(self) -> str:
-        """The rule in words."""
-        bounds = [
-            f"{sign} {'2**53' if bound == LARGEST_STEP else f'{bound:g}'}"
-            for sign, bound in ((">", self.above), (">=", self.least), ("<=", self.most))
-            if bound is not None
-        ]
-        return " and ".join(bounds)
+    def broken(self, number: float) -> str:
+        """The first bound that a number breaks, in words; empty if none."""
+        if self.above is not None and not number > self.above:
+            return f"> {self.above:g}"
+        if self.least is not None and not number >= self.least:
+            return f">= {self.least:g}"
+        if self.most is not None and not number <= self.most:
+            return "<= 2**53" if self.most == LARGEST_STEP else f"<= {self.most:g}"
+        return ""
 
     def __call__(self, who: str, name: str, value: Any) -> Any:
         """The value as a Python number."""
@@ -66,19 +68,15 @@ class Number:
                 number = math.inf
             if not math.isfinite(number) or abs(number) > LARGEST_VALUE:
                 raise ValueError(
-                    f"{who}: {name} must be finite and at most 1e290 in size, got {shown(value)}; {self.advice}"
+                    f"{who}: {name} must be finite and at most 1e290 in size, got {shown(value)}; "
+                    f"{self.advice}"
                 )
-        if (
-            (self.above is not None and not number > self.above)
-            or (self.least is not None and not number >= self.least)
-            or (self.most is not None and not number <= self.most)
-        ):
-            raise ValueError(f"{who}: {name} must be {self.rule}, got {shown(value)}; {self.advice}")
+        if rule := self.broken(number):
+            raise ValueError(f"{who}: {name} must be {rule}, got {shown(value)}; {self.advice}")
         return number
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """True or False."""
 
     advice: str
@@ -90,15 +88,16 @@ class Flag:
         return bool(value)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One of a few words."""
 
     options: tuple[str, ...]
 
     def __call__(self, who: str, name: str, value: Any) -> str:
         """The word."""
-        advice = "pass " + ", ".join(repr(option) for option in self.options[:-1]) + f" or {self.options[-1]!r}"
+        advice = (
+            "pass " + ", ".join(repr(option) for option in self.options[:-1]) + f" or {self.options[-1]!r}"
+        )
         if not isinstance(value, str):
             raise TypeError(f"{who}: {name} must be a string, got {shown(value)}; {advice}")
         if value not in self.options:
@@ -106,8 +105,7 @@ class Choice:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Several:
+class Several(NamedTuple):
     """A sequence of which each item follows a rule, ascending if so asked; kept as a tuple."""
 
     item: Number
@@ -118,13 +116,16 @@ class Several:
         if isinstance(value, np.ndarray) and value.ndim == 1:
             value = value.tolist()
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-            raise TypeError(f"{who}: {name} must be a list, got {shown(value)}; pass a list or a tuple of numbers")
+            raise TypeError(
+                f"{who}: {name} must be a list, got {shown(value)}; pass a list or a tuple of numbers"
+            )
         items = tuple(self.item(who, f"{name}[{i}]", item) for i, item in enumerate(value))
         if self.ascending:
-            for i, (before, after) in enumerate(zip(items, items[1:], strict=False)):
+            for i, (before, after) in enumerate(pairwise(items)):
                 if after < before:
                     raise ValueError(
-                        f"{who}: {name} must be ascending, got {after} after {before} at index {i + 1}; sort them"
+                        f"{who}: {name} must be ascending, got {after} after {before} at index {i + 1}; "
+                        "sort them"
                     )
         return items
 
@@ -154,7 +155,7 @@ def step_array(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float
     if steps.size:
         low, high = steps.min(), steps.max()
         inside = (
-            0 <= int(low) and int(high) <= LARGEST_STEP
+            int(low) >= 0 and int(high) <= LARGEST_STEP
             if steps.dtype.kind in "iu"
             else bool(low >= 0.0 and high <= float(LARGEST_STEP))
         )
@@ -167,7 +168,9 @@ def step_array(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float
 
 def window(who: str, steps: Any, start: Any) -> tuple[int, int]:
     """The number of steps of a table and its first one."""
-    count = Number("pass how many steps to tabulate", least=0, most=LARGEST_STEP, whole=True)(who, "steps", steps)
+    count = Number("pass how many steps to tabulate", least=0, most=LARGEST_STEP, whole=True)(
+        who, "steps", steps
+    )
     first = Number("pass the first step", least=0, most=LARGEST_STEP, whole=True)(who, "start", start)
     if first + count - 1 > LARGEST_STEP:
         raise ValueError(f"{who}: start + steps must be <= 2**53, got {first} + {count}; ask for fewer steps")

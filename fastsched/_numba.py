@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,7 @@ import numba
 import numpy as np
 
 from fastsched import curves
+from fastsched._program import FIELDS
 
 Array = np.ndarray[Any, Any]
 
@@ -17,13 +19,14 @@ Array = np.ndarray[Any, Any]
 def _compiled_curves() -> ModuleType:
     """A second copy of the module, each of its functions replaced by its compiled self.
 
-    The functions find one another as globals of that copy, so Numba sees compiled callees. The machine code is cached on
-    disk beside ``curves.py``, or in Numba's own cache directory where that is not writable.
+    The functions find one another as globals of that copy, so Numba sees compiled callees. The machine code
+    is cached on disk beside ``curves.py``, or in Numba's own cache directory where that is not writable.
     """
     spec = importlib.util.spec_from_file_location("fastsched._compiled_curves", curves.__file__)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where the cache on disk looks for the callees of what it holds
     spec.loader.exec_module(module)
     for name in module.COMPILED:
         setattr(module, name, numba.njit(cache=True)(getattr(module, name)))
@@ -38,7 +41,7 @@ class CompiledProgram:
         self.arrays = (
             code["code"].astype(np.int64),
             code["next"].astype(np.int64),
-            np.column_stack([code[name] for name in code.dtype.names[2:]]),
+            np.column_stack([code[name] for name in FIELDS]),
         )
 
     def __len__(self) -> int:
@@ -61,7 +64,9 @@ class CompiledProgram:
 class CompiledRow:
     """One hyperparameter of all groups."""
 
-    def __init__(self, module: ModuleType, programs: list[CompiledProgram], column: Array, scale: Array) -> None:
+    def __init__(
+        self, module: ModuleType, programs: list[CompiledProgram], column: Array, scale: Array
+    ) -> None:
         self.module, self.programs, self.column, self.scale = module, programs, column, scale
 
     def __len__(self) -> int:

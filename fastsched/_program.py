@@ -1,4 +1,4 @@
-"""From a schedule's parts to a flat program of instructions, the array that both backends run (``csrc/program.hpp``)."""
+"""From a schedule's parts to the flat array of instructions that both backends run (``csrc/program.hpp``)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from fastsched.curves import CODES
 if TYPE_CHECKING:
     from fastsched.schedule import Schedule
 
+FIELDS = ("offset", "start", "end", "steps", "p", "q", "r")
 INSTRUCTION = np.dtype(
     [
         ("code", "<i4"),
         ("next", "<i4"),
-        *((name, "<f8") for name in ("offset", "start", "end", "steps", "p", "q", "r")),
+        *((name, "<f8") for name in FIELDS),
     ]
 )
 LARGEST_PROGRAM = 1 << 20
@@ -35,7 +36,10 @@ class Curve(NamedTuple):
 
 
 def compile_program(schedule: Schedule) -> np.ndarray[Any, Any]:
-    """The program of a schedule. Works through a list of tasks, not by recursion: schedules nest to any depth."""
+    """The program of a schedule.
+
+    Works through a list of tasks, not by recursion: schedules nest to any depth.
+    """
     rows: list[tuple[float, ...]] = []
     follow: list[int] = []
 
@@ -65,7 +69,7 @@ def compile_program(schedule: Schedule) -> np.ndarray[Any, Any]:
     table = np.array(rows, np.float64)
     program["code"] = table[:, 0]
     program["next"] = follow
-    for i, name in enumerate(INSTRUCTION.names[2:], 1):
+    for i, name in enumerate(FIELDS, 1):
         program[name] = table[:, i]
     return program
 
@@ -81,7 +85,9 @@ class Operation(NamedTuple):
 class _Sequence:
     """Pieces one after another, as a balanced tree of branches: found in log2(n) comparisons."""
 
-    def __init__(self, pieces: list[Schedule], offset: int, tasks: list[Any], emit: Any, follow: list[int]) -> None:
+    def __init__(
+        self, pieces: list[Schedule], offset: int, tasks: list[Any], emit: Any, follow: list[int]
+    ) -> None:
         self.pieces, self.tasks, self.emit, self.follow = pieces, tasks, emit, follow
         self.edges = [offset]
         for piece in pieces[:-1]:

@@ -1,11 +1,13 @@
 """Every curve in plain Python: the oracle for the native formulas, and what Numba compiles.
 
-The twin of ``csrc/curves.hpp`` and ``csrc/program.hpp``: same names, same fields, obvious formulas. A curve takes the steps
-``t`` since its start, ``0 <= t < steps``, and its numbers ``start, end, steps, p, q, r``; it returns its value. Accurate to
-1e-12 of the larger end, where the native one is accurate to a few ulp of the value itself.
+The twin of ``csrc/curves.hpp`` and ``csrc/program.hpp``: same names, same fields, obvious formulas. A curve
+takes the steps ``t`` since its start, ``0 <= t < steps``, and its numbers ``start, end, steps, p, q, r``; it
+returns its value. Accurate to 1e-12 of the larger end, where the native one is accurate to a few ulp of the
+value itself.
 """
 
 import math
+from typing import Any
 
 # Names by code: the order of FASTSCHED_CURVES and FASTSCHED_OPERATIONS.
 CURVES = (
@@ -68,7 +70,8 @@ def exponential(t: float, start: float, end: float, steps: float, p: float, q: f
         return 0.0
     if whole > 1020.0:
         return start * math.inf
-    return start * 2.0 ** (power - whole + (low + q * t)) * 2.0 ** (0.5 * whole) * 2.0 ** (0.5 * whole)
+    value: float = start * 2.0 ** (power - whole + (low + q * t)) * 2.0**whole
+    return value
 
 
 def staircase(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
@@ -100,14 +103,12 @@ def product(a: float, b: float) -> tuple[float, float]:
 
 
 def turns(cycles: float, t: float, steps: float) -> float:
-    """``cycles * t / steps`` less its whole part: the phase keeps its digits however many cycles have passed."""
+    """``cycles * t / steps`` less its whole part: the phase keeps its digits however many have passed."""
     turned, low = product(cycles, t)
     return (turned % steps + low) / steps
 
 
-def curve(
-    code: int, t: float, start: float, end: float, steps: float, p: float, q: float, r: float
-) -> float:
+def curve(code: int, t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
     """The value of the curve with this code."""
     if t >= steps:
         if code != 3 and code != 4:
@@ -132,7 +133,7 @@ def curve(
     return logarithmic(t, start, end, steps, p, q, r)
 
 
-def value(codes, follow, numbers, stack, step):  # type: ignore[no-untyped-def]
+def value(codes: Any, follow: Any, numbers: Any, stack: Any, step: float) -> float:
     """The value of a program at a step: see ``program.hpp``. ``stack`` is scratch of STACK_SIZE floats."""
     depth = 0
     i = 0
@@ -163,22 +164,23 @@ def value(codes, follow, numbers, stack, step):  # type: ignore[no-untyped-def]
             )
             depth += 1
         i = follow[i]
-    return stack[0]
+    result: float = stack[0]
+    return result
 
 
-def values(codes, follow, numbers, stack, steps, out):  # type: ignore[no-untyped-def]
+def values(codes: Any, follow: Any, numbers: Any, stack: Any, steps: Any, out: Any) -> None:
     """``out[i] = value(steps[i])``."""
     for i in range(len(steps)):
         out[i] = value(codes, follow, numbers, stack, steps[i])
 
 
-def window(codes, follow, numbers, stack, start, out):  # type: ignore[no-untyped-def]
+def window(codes: Any, follow: Any, numbers: Any, stack: Any, start: int, out: Any) -> None:
     """``out[i] = value(start + i)``."""
     for i in range(len(out)):
         out[i] = value(codes, follow, numbers, stack, float(start + i))
 
 
-def spread(columns, column, scale, out):  # type: ignore[no-untyped-def]
+def spread(columns: Any, column: Any, scale: Any, out: Any) -> None:
     """``out[i, g] = scale[g] * columns[column[g], i]``, or ``scale[g]`` where the column is -1."""
     for i in range(out.shape[0]):
         for g in range(out.shape[1]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +29,10 @@ Floats = npt.NDArray[np.float64]
 
 
 class _Curves:
-    """The distinct curves of a table or a plan. A scaled copy is its curve and a number; a constant only a number."""
+    """The distinct curves of a table or a plan.
+
+    A scaled copy is its curve and a number; a constant only a number.
+    """
 
     def __init__(self) -> None:
         self.curves: list[Schedule] = []
@@ -65,8 +67,9 @@ def _row(curves: Sequence[Schedule], column: npt.NDArray[np.int32], scale: Float
     """A row that keeps only the curves that it uses."""
     used, inverse = np.unique(column, return_inverse=True)
     programs = [curves[c]._program() for c in used if c >= 0]
-    inverse = inverse.reshape(-1).astype(np.int32) - (1 if len(used) and used[0] < 0 else 0)
-    return _backend.current().row(programs, np.ascontiguousarray(inverse, np.int32), scale)
+    if len(programs) < len(used):  # the first of them is -1, and stays so
+        inverse = inverse - 1
+    return _backend.current().row(programs, inverse.reshape(-1).astype(np.int32), scale)
 
 
 def lr_table(
@@ -79,12 +82,13 @@ def lr_table(
     out: npt.NDArray[Any] | None = None,
     order: str = "C",
 ) -> npt.NDArray[Any]:
-    """The values of many groups: shape ``(steps, groups)``, entry ``[i, g] = scale[g] * schedules[g](start + i)``.
+    """The values of many groups: ``[i, g] = scale[g] * schedules[g](start + i)``, shape ``(steps, groups)``.
 
-    ``schedules``: one for all groups, or one per group. ``scale``: a number per group, such as layer-wise decay; None for
-    1. The product is made in float64 and rounded once to ``dtype``. ``order="F"`` stores each group's column contiguously.
-    Errors: ``ValueError`` where lengths differ or a scale is not finite.
+    ``schedules``: one for all groups, or one per group. ``scale``: a number per group, such as layer-wise
+    decay; None for 1. The product is made in float64 and rounded once to ``dtype``. ``order="F"`` stores
+    each group's column contiguously. Errors: ``ValueError`` where lengths differ or a scale is not finite.
 
+    >>> from fastsched import Cosine
     >>> lr_table(Cosine(steps=2), 4, scale=[1.0, 0.5])
     array([[1.  , 0.5 ],
            [0.5 , 0.25],
@@ -98,17 +102,23 @@ def lr_table(
     elif isinstance(schedules, Iterable) and not isinstance(schedules, (str, bytes)):
         each = list(schedules)
     else:
-        raise TypeError(f"{who}: schedules must be a Schedule or a list of them, got {shown(schedules)}; "
-                        "wrap a number as Constant(number)")
+        raise TypeError(
+            f"{who}: schedules must be a Schedule or a list of them, got {shown(schedules)}; "
+            "wrap a number as Constant(number)"
+        )
     for i, schedule in enumerate(each):
         if not isinstance(schedule, Schedule):
-            raise TypeError(f"{who}: schedules[{i}] must be a Schedule, got {shown(schedule)}; "
-                            "wrap a number as Constant(number)")
+            raise TypeError(
+                f"{who}: schedules[{i}] must be a Schedule, got {shown(schedule)}; "
+                "wrap a number as Constant(number)"
+            )
     if scales is None:
         scales = np.ones(len(each))
     if len(each) != len(scales):
-        raise ValueError(f"{who}: scale must have one number per schedule, got {len(scales)} for {len(each)}; "
-                         "pass one Schedule to share it")
+        raise ValueError(
+            f"{who}: scale must have one number per schedule, got {len(scales)} for {len(each)}; "
+            "pass one Schedule to share it"
+        )
     order = Choice(("C", "F"))(who, "order", order)
     count, first = window(who, steps, start)
     result = empty_table(who, (count, len(each)), dtype, out, order)
@@ -122,7 +132,9 @@ def lr_table(
 
 def _scales(who: str, scale: Any) -> Floats:
     if isinstance(scale, (str, bytes)) or not isinstance(scale, Iterable):
-        raise TypeError(f"{who}: scale must be a list of numbers, got {shown(scale)}; pass one number per group")
+        raise TypeError(
+            f"{who}: scale must be a list of numbers, got {shown(scale)}; pass one number per group"
+        )
     if isinstance(scale, np.ndarray) and scale.ndim == 1 and scale.dtype.kind in "iuf":
         scale = scale.tolist()
     return np.array([VALUE(who, f"scale[{i}]", value) for i, value in enumerate(scale)], np.float64)
@@ -131,11 +143,12 @@ def _scales(who: str, scale: Any) -> Floats:
 class Plan:
     """Every hyperparameter of every group, as a function of the step.
 
-    ``groups``: one mapping per group, hyperparameter name to number or Schedule; ``betas`` become ``beta1`` and ``beta2``;
-    other values are ignored. ``schedule`` multiplies every ``lr``. The value is ``base * schedule(t)``, one rounding more.
-    Storage is a number and a curve's index per group and hyperparameter, whatever the number of steps.
-    Errors: ``TypeError`` and ``ValueError`` name the group.
+    ``groups``: one mapping per group, hyperparameter name to number or Schedule; ``betas`` become ``beta1``
+    and ``beta2``; other values are ignored. ``schedule`` multiplies every ``lr``. The value is ``base *
+    schedule(t)``, one rounding more. Storage is a number and a curve's index per group and hyperparameter,
+    whatever the number of steps. Errors: ``TypeError`` and ``ValueError`` name the group.
 
+    >>> from fastsched import Linear
     >>> plan = Plan([{"lr": 0.1}, {"lr": 0.2, "weight_decay": 0.5}], Linear(1.0, 0.0, steps=2))
     >>> plan.at(1)
     {'lr': array([0.05, 0.1 ]), 'weight_decay': array([nan, 0.5])}
@@ -149,31 +162,42 @@ class Plan:
                 f"Plan: schedule must be a Schedule, got {shown(schedule)}; wrap a number as Constant(number)"
             )
         if isinstance(groups, (Mapping, str, bytes)) or not isinstance(groups, Iterable):
-            raise TypeError(f"Plan: groups must be a list of mappings, got {shown(groups)}; pass one mapping per group")
+            raise TypeError(
+                f"Plan: groups must be a list of mappings, got {shown(groups)}; pass one mapping per group"
+            )
         groups = list(groups)
         curves = _Curves()
         products: dict[int, tuple[Schedule, Schedule]] = {}
-        columns: dict[str, npt.NDArray[np.int32]] = {}
-        scales: dict[str, Floats] = {}
+        columns: dict[str, list[int]] = {}
+        scales: dict[str, list[float]] = {}
         for g, group in enumerate(groups):
             if not isinstance(group, Mapping):
                 raise TypeError(
-                    f"Plan: group {g} must be a mapping, got {shown(group)}; pass names and numbers as in torch"
+                    f"Plan: group {g} must be a mapping, got {shown(group)}; pass names and numbers"
                 )
             for name, value in _hyperparameters(group):
                 if name not in columns:
-                    columns[name] = np.full(len(groups), -1, np.int32)
-                    scales[name] = np.full(len(groups), math.nan)
+                    columns[name] = [-1] * len(groups)
+                    scales[name] = [math.nan] * len(groups)
                 if isinstance(value, Schedule):
                     if name == "lr" and schedule is not None:
                         place = _times(value, schedule, curves, products)
                     else:
                         place = curves.place(value)
                 else:
-                    base = VALUE(f"Plan: group {g}", name, value)
-                    place = curves.place(schedule, base) if name == "lr" and schedule is not None else (-1, base)
+                    # the usual case first: thousands of groups have four of these each
+                    plain = type(value) is float and abs(value) <= LARGEST_VALUE
+                    base = value if plain else VALUE(f"Plan: group {g}", name, value)
+                    place = (
+                        curves.place(schedule, base) if name == "lr" and schedule is not None else (-1, base)
+                    )
                 columns[name][g], scales[name][g] = place
-        self._fill(len(groups), curves.curves, columns, scales)
+        self._fill(
+            len(groups),
+            curves.curves,
+            {name: np.array(column, np.int32) for name, column in columns.items()},
+            {name: np.array(scale, np.float64) for name, scale in scales.items()},
+        )
 
     def _fill(
         self,
@@ -209,7 +233,7 @@ class Plan:
         return self._cache[key]  # type: ignore[no-any-return]
 
     def at(self, step: float, *, out: dict[str, Floats] | None = None) -> dict[str, Floats]:
-        """The values at one step: per hyperparameter a float64 array of shape ``(groups,)``, NaN where a group lacks it.
+        """The values at one step: a float64 array ``(groups,)`` per name, NaN where a group lacks it.
 
         ``out``, the result of an earlier call, is filled in place if given.
         """
@@ -217,13 +241,17 @@ class Plan:
         if out is None:
             out = {name: np.empty(self._groups) for name in self._columns}
         elif not isinstance(out, dict) or out.keys() != self._columns.keys():
-            raise ValueError(f"Plan.at: out must have the keys {', '.join(self._columns)}; pass an earlier result")
+            raise ValueError(
+                f"Plan.at: out must have the keys {', '.join(self._columns)}; pass an earlier result"
+            )
         for name in self._columns:
             self._row(name).at(t, out[name])
         return out
 
-    def table(self, steps: int, *, start: int = 0, dtype: npt.DTypeLike = np.float32) -> dict[str, npt.NDArray[Any]]:
-        """The values at ``start, ..., start + steps - 1``: per hyperparameter an array ``(steps, groups)``."""
+    def table(
+        self, steps: int, *, start: int = 0, dtype: npt.DTypeLike = np.float32
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The values from ``start`` on: per hyperparameter an array of shape ``(steps, groups)``."""
         count, first = window("Plan.table", steps, start)
         tables = {}
         for name in self._columns:
@@ -261,7 +289,10 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The plan that ``to_json`` wrote. Errors: ``ValueError`` that says what is wrong; the work is bounded."""
+        """The plan that ``to_json`` wrote.
+
+        Errors: ``ValueError`` that says what is wrong; the work is bounded.
+        """
         who, advice = "Plan.from_json", "pass the text that to_json() made"
         plan = read_json(who, text).get("plan")
         if not isinstance(plan, dict) or set(plan) != {"groups", "curves", "values"}:
@@ -285,7 +316,9 @@ class Plan:
                 and all(type(c) is int and -1 <= c < len(schedules) for c in column)
                 and all(s is None or (type(s) in (int, float) and abs(s) <= LARGEST_VALUE) for s in scale)
             ):
-                raise ValueError(f"{who}: {shown(name)} must have a column and a scale for each group; {advice}")
+                raise ValueError(
+                    f"{who}: {shown(name)} must have a column and a scale for each group; {advice}"
+                )
             columns[name] = np.array(column, np.int32).reshape(groups)
             scales[name] = np.array([math.nan if s is None else s for s in scale], np.float64).reshape(groups)
         self = cls.__new__(cls)
@@ -296,6 +329,8 @@ class Plan:
     def fingerprint(self) -> str:
         """A short text that is equal for equal plans, on every machine and in every version."""
         if "fingerprint" not in self._cache:
+            import hashlib  # takes longer to import than the rest of this module
+
             self._cache["fingerprint"] = hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
         return self._cache["fingerprint"]  # type: ignore[no-any-return]
 
@@ -305,7 +340,7 @@ def _hyperparameters(group: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         if name == "betas" and isinstance(value, (tuple, list)) and len(value) == 2:
             yield "beta1", value[0]
             yield "beta2", value[1]
-        elif isinstance(value, Schedule) or is_number(value):
+        elif type(value) is float or isinstance(value, Schedule) or is_number(value):
             yield str(name), value
 
 

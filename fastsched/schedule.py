@@ -6,10 +6,10 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
 from fractions import Fraction
-from typing import Any, ClassVar, Self, overload
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from fastsched._check import (
 )
 from fastsched._program import LARGEST_PROGRAM, Curve, Operation, compile_program
 
-Rule = Callable[[str, str, Any], Any]
+Rule = Number | Flag | Choice | Several
 Token = tuple[Any, ...]
 Floats = npt.NDArray[np.float64]
 
@@ -45,8 +45,8 @@ _kinds: dict[str, type[Kind]] = {}
 class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
     """A value for every step of training. Immutable, hashable, comparable, picklable.
 
-    ``s(step)`` is the value that update ``step`` uses: a number gives a float, an array a float64 array. ``s.steps`` is the
-    length, ``math.inf`` where there is none; past it a schedule holds its last value.
+    ``s(step)`` is the value that update ``step`` uses: a number gives a float, an array a float64 array.
+    ``s.steps`` is the length, ``math.inf`` where there is none; past it a schedule holds its last value.
     """
 
     __slots__ = ("_cache", "_depth", "_size", "steps")
@@ -69,7 +69,9 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
             object.__setattr__(self, key, value)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__} is immutable: make another one instead of setting {name}")
+        raise AttributeError(
+            f"{type(self).__name__} is immutable: make another one instead of setting {name}"
+        )
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: {name} cannot be deleted")
@@ -107,7 +109,7 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         return program
 
     def _evaluate(self, step: Any) -> float | Floats:
-        """A call that the native base class does not answer itself: the first one, arrays, errors, other backends."""
+        """A call that the native base class leaves: the first one, arrays, errors, other backends."""
         if isinstance(step, (list, tuple)):
             step = np.asarray(step)
         if isinstance(step, np.ndarray):
@@ -125,9 +127,10 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         dtype: npt.DTypeLike = np.float64,
         out: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[Any]:
-        """The values at ``start, start + 1, ..., start + steps - 1``: shape ``(steps,)``, rounded once to ``dtype``.
+        """The values at ``start, ..., start + steps - 1``: shape ``(steps,)``, rounded once to ``dtype``.
 
-        ``out``, of that shape and dtype, receives them if given. Errors: ``ValueError`` for a negative or too large range.
+        ``out``, of that shape and dtype, receives them if given. Errors: ``ValueError`` for a negative or
+        too large range.
 
         >>> Linear(1.0, 0.0, steps=4).table(6)
         array([1.  , 0.75, 0.5 , 0.25, 0.  , 0.  ])
@@ -135,7 +138,11 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         count, first = window("table", steps, start)
         result = empty_table("table", (count,), dtype, out)
         column, scale = np.zeros(1, np.int32), np.ones(1)
-        fill_table(_backend.current().row([self._program()], column, scale), first, result.reshape(-1, 1) if out is None else result[:, None])
+        fill_table(
+            _backend.current().row([self._program()], column, scale),
+            first,
+            result.reshape(-1, 1) if out is None else result[:, None],
+        )
         return result
 
     # ---- combination ----
@@ -154,9 +161,9 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
     def warmup(self, steps: int, start: float = 0.0, shape: str = "linear") -> Schedule:
         """A prefix of ``steps`` rising from ``start`` times the first value to the first value ``a``.
 
-        With ``x = t/steps`` and ``s = start``, the shapes are ``linear`` ``a (s + (1-s) x)``, ``cosine``
-        ``a (s + (1-s) (1-cos(pi x))/2)``, ``constant`` ``a s``, ``exponential`` ``a s**(1-x)`` (which needs ``s > 0``) and
-        ``log`` ``a (s + (1-s) log(1+t)/log(1+steps))``.
+        With ``x = t/steps`` and ``s = start``, the shapes are ``linear`` ``a (s + (1-s) x)``, ``cosine`` ``a
+        (s + (1-s) (1-cos(pi x))/2)``, ``constant`` ``a s``, ``exponential`` ``a s**(1-x)`` (which needs ``s
+        > 0``) and ``log`` ``a (s + (1-s) log(1+t)/log(1+steps))``.
         Source: Goyal et al., Accurate, Large Minibatch SGD, 2017 (linear and constant).
 
         >>> s = Constant(1.0).warmup(4)
@@ -173,8 +180,8 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         low = VALUE(who, "start times the first value", start * first)
         if shape == "exponential" and not (start > 0.0 and low != 0.0):
             raise ValueError(
-                f"{who}: start must be > 0 and the first value not 0 with shape='exponential', got {shown(start)}; "
-                "pass a small fraction such as 0.01"
+                f"{who}: start must be > 0 and the first value not 0 with shape='exponential', "
+                f"got {shown(start)}; pass a small fraction such as 0.01"
             )
         rise: Schedule
         if shape == "constant":
@@ -213,7 +220,7 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
                 reverse.append(node._token())
                 stack.extend(node._operands())
             tokens = self._cache["tokens"] = tuple(reversed(reverse))
-        return tokens  # type: ignore[no-any-return]
+        return tokens
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -249,7 +256,9 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         >>> Linear(1.0, 0.0, steps=4).to_json()
         '{"fastsched": 1, "schedule": [{"kind": "Linear", "start": 1.0, "end": 0.0, "steps": 4}]}'
         """
-        return json.dumps({"fastsched": JSON_VERSION, "schedule": tokens_to_plain(self._tokens())}, allow_nan=False)
+        return json.dumps(
+            {"fastsched": JSON_VERSION, "schedule": tokens_to_plain(self._tokens())}, allow_nan=False
+        )
 
 
 def _schedule(who: str, name: str, value: Any) -> Schedule:
@@ -271,7 +280,9 @@ def empty_table(who: str, shape: tuple[int, ...], dtype: Any, out: Any, order: s
     if out is None:
         return np.empty(shape, dtype, order=order)  # type: ignore[call-overload,no-any-return]
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"{who}: out must be a numpy array, got {shown(out)}; pass np.empty({shape}, {dtype.name!r})")
+        raise TypeError(
+            f"{who}: out must be a numpy array, got {shown(out)}; pass np.empty({shape}, {dtype.name!r})"
+        )
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(
             f"{who}: out must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}; "
@@ -308,8 +319,8 @@ class Then(Schedule):
     def __init__(self, first: Schedule, second: Schedule) -> None:
         if first.steps == math.inf:
             raise ValueError(
-                f"then: the schedule before it must end, got one of kind {type(first).__name__} with infinite steps; "
-                "give it steps"
+                f"then: the schedule before it must end, got one of kind {type(first).__name__} with "
+                "infinite steps; give it steps"
             )
         self._freeze(
             first.steps + second.steps,
@@ -417,6 +428,11 @@ class Sum(_Pair):
 # ---- kinds ----
 
 
+@functools.cache
+def _parameters(kind: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_kinds[kind]).parameters
+
+
 class Kind(Schedule):
     """A schedule with named numbers: its fields and their rules, declared."""
 
@@ -441,8 +457,9 @@ class Kind(Schedule):
 
     def _parts_of_repr(self) -> list[Any]:
         texts = []
+        parameters = _parameters(type(self).__name__)
         for name, value in zip(self._rules, self._values, strict=True):
-            parameter = inspect.signature(type(self)).parameters[name]
+            parameter = parameters[name]
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 texts.append(repr(value))
             elif value != parameter.default:
@@ -451,7 +468,7 @@ class Kind(Schedule):
 
     def _between(self, name: str, p: float = 0.0, q: float = 0.0, r: float = 0.0) -> Curve:
         """A curve from `start` to `end`; a constant where these are one."""
-        start, end = self.start, self.end  # type: ignore[attr-defined]
+        start, end = self.start, self.end
         if start == end:
             return Curve("constant", start)
         return Curve(name, start, end, float(self.steps), p, q, r)
@@ -480,9 +497,7 @@ class Constant(Kind):
     value: float
     _rules: ClassVar = {
         "value": VALUE,
-        "steps": Number(
-            "leave it out for no end", least=1, most=LARGEST_STEP, whole=True, optional=True
-        ),
+        "steps": Number("leave it out for no end", least=1, most=LARGEST_STEP, whole=True, optional=True),
     }
 
     def __init__(self, value: float = 1.0, *, steps: int | None = None) -> None:
@@ -516,11 +531,11 @@ class Linear(Kind):
 
 
 class Cosine(Kind):
-    """A cosine from ``start`` to ``end``: ``s(t) = end + (start - end) * ((1 + cos(2 pi cycles x**k)) / 2)**exponent``.
+    """A cosine: ``s(t) = end + (start - end) * w**exponent``, ``w = (1 + cos(2 pi cycles x**k)) / 2``.
 
     ``x = t/steps``. ``cycles=0.5`` is one descent; ``exponent`` as in optax, ``k`` as in timm's k-decay.
-    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1`` or ``cycles``, ``exponent`` or ``k`` is
-    not positive. After ``steps`` it holds the value at ``steps``.
+    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1`` or ``cycles``,
+    ``exponent`` or ``k`` is not positive. After ``steps`` it holds the value at ``steps``.
     Source: Loshchilov and Hutter, SGDR, 2017; Zhang and Li, k-decay, 2020.
 
     >>> s = Cosine(1.0, 0.0, steps=10)
@@ -567,7 +582,8 @@ class Cosine(Kind):
 class Polynomial(Kind):
     """A power of the remaining fraction: ``s(t) = end + (start - end) * (1 - t/steps)**power``.
 
-    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1`` or ``power`` is not positive.
+    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1`` or ``power`` is not
+    positive.
     Source: Chen et al., DeepLab, 2016 (power 0.9).
 
     >>> s = Polynomial(1.0, 0.0, steps=10, power=2.0)
@@ -621,8 +637,8 @@ class Logarithmic(Kind):
 class Geometric(Kind):
     """A constant ratio between neighbours: ``s(t) = start * (end/start)**(t/steps)``.
 
-    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1``, or if ``start`` and ``end`` are not both
-    positive or both negative.
+    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1``, or if ``start`` and
+    ``end`` are not both positive or both negative.
     Source: Smith, Cyclical Learning Rates, 2017 (the range test).
 
     >>> s = Geometric(1.0, 0.25, steps=2)
@@ -639,8 +655,8 @@ class Geometric(Kind):
         self._set(start=start, end=end, steps=steps)
         if not (self.start > 0.0 and self.end > 0.0) and not (self.start < 0.0 and self.end < 0.0):
             raise ValueError(
-                f"Geometric: start and end must have one sign and not be 0, got {self.start!r} and {self.end!r}; "
-                "for a descent to 0 use Linear or Cosine"
+                f"Geometric: start and end must have one sign and not be 0, got {self.start!r} and "
+                f"{self.end!r}; for a descent to 0 use Linear or Cosine"
             )
 
     def _lower(self) -> Curve:
@@ -653,8 +669,9 @@ class Geometric(Kind):
 class Exponential(Kind):
     """Decay by a constant factor: ``s(t) = start * gamma**(t/every)``, or ``start * exp(-rate * t/every)``.
 
-    Pass exactly one of ``gamma`` and ``rate``; with ``staircase`` the exponent is ``floor(t/every)``.
-    Units: ``every`` counts updates. It has no end. Errors: ``ValueError`` if ``gamma`` or ``every`` is not positive.
+    Pass exactly one of ``gamma`` and ``rate``; with ``staircase`` the exponent is ``floor(t/every)``. Units:
+    ``every`` counts updates. It has no end. Errors: ``ValueError`` if ``gamma`` or ``every`` is not
+    positive.
     Source: TensorFlow's and optax's exponential_decay.
 
     >>> s = Exponential(1.0, gamma=0.5, every=10)
@@ -704,7 +721,8 @@ class Exponential(Kind):
 class StepDecay(Kind):
     """A factor every so many steps: ``s(t) = start * gamma**floor(t/every)``.
 
-    Units: ``every`` counts updates. It has no end. Errors: ``ValueError`` if ``gamma`` or ``every`` is not positive.
+    Units: ``every`` counts updates. It has no end. Errors: ``ValueError`` if ``gamma`` or ``every`` is not
+    positive.
     Source: Krizhevsky et al., ImageNet classification, 2012; torch's StepLR.
 
     >>> s = StepDecay(1.0, gamma=0.5, every=10)
@@ -732,8 +750,8 @@ class StepDecay(Kind):
 class MultiStep(Kind):
     """A factor at each milestone: ``s(t) = start * gamma**(how many milestones are <= t)``.
 
-    ``milestones`` are ascending steps >= 0; a repeated one counts twice. It has no end.
-    Units: milestones count updates. Errors: ``ValueError`` if the milestones are not ascending or a value exceeds 1e290.
+    ``milestones`` are ascending steps >= 0; a repeated one counts twice. It has no end. Units: milestones
+    count updates. Errors: ``ValueError`` if the milestones are not ascending or a value exceeds 1e290.
     Source: He et al., Deep Residual Learning, 2015; torch's MultiStepLR.
 
     >>> s = MultiStep(1.0, milestones=[10, 20], gamma=0.5)
@@ -789,8 +807,8 @@ class MultiStep(Kind):
 
 # ---- exact numbers ----
 
-# 60 digits: correctly rounded, the same on every machine, and far more than the 32 that a pair of doubles holds. The
-# exponent's range is Decimal's widest: nothing under- or overflows on the way to float().
+# 60 digits: correctly rounded, the same on every machine, and far more than the 32 that a pair of doubles
+# holds. The exponent's range is Decimal's widest: nothing under- or overflows on the way to float().
 _EXACT = Context(prec=60, Emax=999999999, Emin=-999999999)
 
 
@@ -851,7 +869,10 @@ _COMBINATORS: dict[str, dict[str, Rule]] = {
 def tokens_to_plain(tokens: Iterable[Token]) -> list[dict[str, Any]]:
     """Tokens as JSON's own types."""
     return [
-        {"kind": name, **dict(zip(_kinds[name]._rules if name in _kinds else _COMBINATORS[name], values, strict=True))}
+        {
+            "kind": name,
+            **dict(zip(_kinds[name]._rules if name in _kinds else _COMBINATORS[name], values, strict=True)),
+        }
         for name, *values in tokens
     ]
 
@@ -860,7 +881,9 @@ def plain_to_schedule(parts: Any) -> Schedule:
     """The schedule of `tokens_to_plain`, everything checked; ``ValueError`` says which part is wrong."""
     advice = "pass the text that to_json() made"
     if not isinstance(parts, list) or not 1 <= len(parts) <= LARGEST_PROGRAM:
-        raise ValueError(f"from_json: schedule must be a list of 1 to 2**20 parts, got {shown(parts)}; {advice}")
+        raise ValueError(
+            f"from_json: schedule must be a list of 1 to 2**20 parts, got {shown(parts)}; {advice}"
+        )
     tokens: list[Token] = []
     height = 0
     for i, part in enumerate(parts):
@@ -870,9 +893,13 @@ def plain_to_schedule(parts: Any) -> Schedule:
             raise ValueError(f"{who} must have a known kind, got {shown(name)}; {advice}")
         rules = _kinds[name]._rules if name in _kinds else _COMBINATORS[name]
         if set(part) != {"kind", *rules}:
-            raise ValueError(f"{who}: {name} must have the fields {', '.join(rules) or 'of its name only'}; {advice}")
+            raise ValueError(
+                f"{who}: {name} must have the fields {', '.join(rules) or 'of its name only'}; {advice}"
+            )
         try:
-            values = tuple(rule(f"{who}: {name}", field, part[field]) for field, rule in rules.items())
+            values: tuple[Any, ...] = tuple(
+                rule(f"{who}: {name}", field, part[field]) for field, rule in rules.items()
+            )
         except TypeError as error:
             raise ValueError(str(error)) from None
         needed = 0 if name in _kinds else values[0] if name == "Then" else 1 if name == "Scaled" else 2
@@ -910,7 +937,9 @@ def read_json(who: str, text: Any) -> dict[str, Any]:
 
 
 def from_json(text: str) -> Schedule:
-    """The schedule that ``to_json`` wrote. Errors: ``ValueError`` that names the part at fault; the work is bounded.
+    """The schedule that ``to_json`` wrote.
+
+    Errors: ``ValueError`` that names the part at fault; the work is bounded.
 
     >>> from_json(Linear(1.0, 0.0, steps=4).to_json())
     Linear(1.0, 0.0, steps=4)
@@ -918,6 +947,7 @@ def from_json(text: str) -> Schedule:
     document = read_json("from_json", text)
     if set(document) != {"fastsched", "schedule"}:
         raise ValueError(
-            "from_json: the object must have the fields fastsched and schedule; pass the text that to_json() made"
+            "from_json: the object must have the fields fastsched and schedule; "
+            "pass the text that to_json() made"
         )
     return plain_to_schedule(document["schedule"])

@@ -1,4 +1,5 @@
-// One hyperparameter of all groups: a few distinct programs, and for every group which of them times which scale.
+// One hyperparameter of all groups: a few distinct programs, and for every group which of them times which
+// scale.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +12,13 @@ namespace fastsched {
 
 struct Row {
   std::vector<std::vector<Instruction>> programs;  // the distinct curves
-  std::vector<std::int32_t> column;                // per group: index into programs; -1 where the value is the scale itself
-  std::vector<double> scale;                       // per group: its base value; NaN where the group lacks the name
+  std::vector<std::int32_t> column;  // per group: index into programs; -1 where the value is the scale itself
+  std::vector<double> scale;         // per group: its base value; NaN where the group lacks the name
 
   std::size_t groups() const { return scale.size(); }
 
-  // out[g] = scale[g] * programs[column[g]](step). Each distinct program is evaluated once; `scratch` holds programs.size().
+  // out[g] = scale[g] * programs[column[g]](step). Each distinct program is evaluated once; `scratch` holds
+  // programs.size().
   void at(double step, double* scratch, double* out) const {
     const auto value = instruction_set().table.value;
     for (std::size_t p = 0; p < programs.size(); ++p) {

@@ -1,5 +1,6 @@
-// Programs, rows and tables for Python. Everything is checked here before a kernel sees it: whatever Python passes, the
-// kernels may trust what they get. Arguments come as plain objects: pybind11's own TypeError would print their contents.
+// Programs, rows and tables for Python. Everything is checked here before a kernel sees it: whatever Python
+// passes, the kernels may trust what they get. Arguments come as plain objects: pybind11's own TypeError
+// would print their contents.
 #include <pybind11/numpy.h>
 
 #include <algorithm>
@@ -21,7 +22,8 @@ using Code_vector = std::vector<Instruction>;
 
 bool is_length(const Instruction& in) {
   const double steps = in.curve.steps;
-  const bool is_whole = steps >= 1.0 && steps <= largest_step && static_cast<double>(static_cast<std::int64_t>(steps)) == steps;
+  const bool is_whole =
+      steps >= 1.0 && steps <= largest_step && static_cast<double>(static_cast<std::int64_t>(steps)) == steps;
   return is_whole || (steps > largest_step && std::isinf(steps) && !has_halves(in.code));
 }
 
@@ -67,7 +69,8 @@ Code_vector read_program(const py::object& source) {
     throw py::value_error("Program: pass the array that compile() made");
   }
   Code_vector code(static_cast<std::size_t>(array.size()));
-  if (!code.empty()) std::memcpy(static_cast<void*>(code.data()), array.data(), code.size() * sizeof(Instruction));
+  if (!code.empty())
+    std::memcpy(static_cast<void*>(code.data()), array.data(), code.size() * sizeof(Instruction));
   const std::string fault = find_fault(code);
   if (!fault.empty()) throw py::value_error("Program: " + fault + "; pass the array that compile() made");
   return code;
@@ -135,7 +138,8 @@ Row read_row(const py::object& programs, const py::object& column, const py::obj
   for (const Code_vector* code : read_programs(programs)) row.programs.push_back(*code);
   row.column = copied<std::int32_t>(column, "column");
   row.scale = copied<double>(scale, "scale");
-  if (row.column.size() != row.scale.size()) throw py::value_error("column and scale must have one entry per group");
+  if (row.column.size() != row.scale.size())
+    throw py::value_error("column and scale must have one entry per group");
   const auto count = static_cast<std::int64_t>(row.programs.size());
   for (const std::int32_t c : row.column) {
     if (c < -1 || c >= count) throw py::value_error("column must name a program, or be -1");
@@ -200,12 +204,14 @@ void fill_table(const Row& row, std::int64_t start, const py::object& out) {
 void row_at(const Row& row, double step, const py::object& out) {
   py::array to = contiguous<double>(out, "out");
   require_writable(to, "out");
-  if (static_cast<std::size_t>(to.size()) != row.groups()) throw py::value_error("out must have one entry per group");
+  if (static_cast<std::size_t>(to.size()) != row.groups())
+    throw py::value_error("out must have one entry per group");
   std::vector<double> scratch(row.programs.size());
   row.at(checked_step(step), scratch.data(), static_cast<double*>(to.mutable_data()));
 }
 
-// ---- The base class of fastsched.Schedule: a call with a plain number is answered here, without a Python frame. ----
+// ---- The base class of fastsched.Schedule: a call with a plain number is answered here, without a Python
+// frame. ----
 
 struct Evaluator {
   PyObject_HEAD Code_vector* code;  // null until the program is bound
@@ -231,9 +237,11 @@ PyObject* evaluator_call(PyObject* self, PyObject* args, PyObject* kwargs) {
       int overflow = 0;
       const long long whole = PyLong_AsLongLongAndOverflow(step, &overflow);
       // Compared as an integer: 2**53 + 1 would round to an allowed step.
-      if (overflow == 0 && whole >= 0 && whole <= static_cast<long long>(largest_step)) t = static_cast<double>(whole);
+      if (overflow == 0 && whole >= 0 && whole <= static_cast<long long>(largest_step))
+        t = static_cast<double>(whole);
     }
-    if (t >= 0.0 && t <= largest_step) return PyFloat_FromDouble(instruction_set().table.value(view(*code), t));
+    if (t >= 0.0 && t <= largest_step)
+      return PyFloat_FromDouble(instruction_set().table.value(view(*code), t));
   }
   PyObject* const slow = PyObject_GetAttrString(self, "_evaluate");
   if (slow == nullptr) return nullptr;
@@ -284,7 +292,8 @@ void bind_schedule(py::module_& m) {
   m.attr("codes") = py::tuple(names);
 
   py::class_<ProgramObject>(m, "Program", "A schedule compiled to instructions.")
-      .def(py::init([](const py::object& array) { return ProgramObject{read_program(array)}; }), py::arg("array"))
+      .def(py::init([](const py::object& array) { return ProgramObject{read_program(array)}; }),
+           py::arg("array"))
       .def("__len__", [](const ProgramObject& self) { return self.code.size(); })
       .def(
           "value",
@@ -294,18 +303,21 @@ void bind_schedule(py::module_& m) {
           py::arg("step"), "The value at one step.")
       .def("values", &fill_values, py::arg("steps"), py::arg("out"), "The values at an array of steps.");
 
-  py::class_<Row>(m, "Row", "One hyperparameter of all groups: distinct programs, a column and a scale per group.")
+  py::class_<Row>(m, "Row",
+                  "One hyperparameter of all groups: distinct programs, a column and a scale per group.")
       .def(py::init(&read_row), py::arg("programs"), py::arg("column"), py::arg("scale"))
       .def("__len__", &Row::groups)
       .def("at", &row_at, py::arg("step"), py::arg("out"), "The value of every group at one step.")
-      .def("table", &fill_table, py::arg("start"), py::arg("out"), "The values of every group from a step on.");
+      .def("table", &fill_table, py::arg("start"), py::arg("out"),
+           "The values of every group from a step on.");
 
   PyObject* const evaluator = PyType_FromSpec(&evaluator_spec);
   if (evaluator == nullptr) throw py::error_already_set();
   m.attr("Evaluator") = py::reinterpret_steal<py::object>(evaluator);
   m.def("serve", [](bool on) { native_serves = on; }, py::arg("on"), "Whether calls are answered natively.");
-  m.def("power", [](double x, double y) { return power(x, y); }, py::arg("x"), py::arg("y"),
-        "x**y for x >= 0, with the same bits on every machine.");
+  m.def(
+      "power", [](double x, double y) { return power(x, y); }, py::arg("x"), py::arg("y"),
+      "x**y for x >= 0, with the same bits on every machine.");
 }
 
 }  // namespace fastsched

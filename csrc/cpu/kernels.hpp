@@ -1,4 +1,5 @@
-// What an instruction set offers: plain function pointers, filled once by each translation unit of step.cpp and table.cpp.
+// What an instruction set offers: plain function pointers, filled once by each translation unit of step.cpp
+// and table.cpp.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,8 @@
 namespace fastsched {
 
 // A table of `steps` rows and `groups` columns: out[i * row_stride + g * column_stride] =
-// scale[g] * value(programs[column[g]], start + i), rounded once to the table's type. A column of -1 is the constant scale[g].
+// scale[g] * value(programs[column[g]], start + i), rounded once to the table's type. A column of -1 is the
+// constant scale[g].
 struct TableRequest {
   const Program* programs;
   std::int64_t program_count;
@@ -31,7 +33,8 @@ struct TableKernels {
 };
 
 struct StepKernels {
-  // One update of every tensor in `work` (see tensors.hpp), spread over `threads` threads in equal shares of elements.
+  // One update of every tensor in `work` (see tensors.hpp), spread over `threads` threads in equal shares of
+  // elements.
   void (*adamw)(const AdamWork* work, std::int64_t count, int threads);
 };
 
@@ -45,7 +48,8 @@ struct InstructionSet {
 const InstructionSet& instruction_set();
 // The names usable on this machine, narrowest first; nullptr ends the list.
 const char* const* instruction_set_names();
-// Switches; false where the name is unknown or the machine lacks it. For tests and benchmarks: not while a kernel runs.
+// Switches; false where the name is unknown or the machine lacks it. For tests and benchmarks: not while a
+// kernel runs.
 bool use_instruction_set(const char* name);
 
 }  // namespace fastsched

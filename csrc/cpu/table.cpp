@@ -1,6 +1,6 @@
-// Tables: the program's value over a range of steps. Between two edges a program is a straight line of instructions; each
-// of them runs over a block of steps before the next one does, and the compiler vectorises these loops. The arithmetic is
-// that of `value`, so the bits are too.
+// Tables: the program's value over a range of steps. Between two edges a program is a straight line of
+// instructions; each of them runs over a block of steps before the next one does, and the compiler vectorises
+// these loops. The arithmetic is that of `value`, so the bits are too.
 #include <omp.h>
 
 #include <algorithm>
@@ -12,8 +12,9 @@ namespace fastsched {
 namespace FASTSCHED_ISA {
 namespace {
 
-constexpr std::int64_t block = 512;         // steps: a few operands of 4 KiB each stay in the first-level cache
-constexpr std::int64_t worth_a_thread = 1 << 16;  // elements: about 100 us of work, many times the cost of a fork
+constexpr std::int64_t block = 512;  // steps: a few operands of 4 KiB each stay in the first-level cache
+constexpr std::int64_t worth_a_thread =
+    1 << 16;  // elements: about 100 us of work, many times the cost of a fork
 
 // One formula over consecutive steps.
 template <class Formula>
@@ -21,8 +22,16 @@ void sweep(Curve c, double first, std::int64_t count, double* __restrict__ out, 
   for (int i = 0; i < static_cast<int>(count); ++i) out[i] = formula(c, first + i);
 }
 
+// A long formula that is called instead of inlined runs one step at a time (ten times slower).
+#if defined(__GNUC__)
+#define FASTSCHED_INLINE __attribute__((always_inline))
+#else
+#define FASTSCHED_INLINE
+#endif
+
 #define FASTSCHED_SWEEP(name, number, half, first, count, out) \
-  sweep(c, first, count, out, [](const Curve& k, double t) { return name<number, half>(k, t); })
+  sweep(c, first, count, out,                                  \
+        [](const Curve& k, double t) FASTSCHED_INLINE { return name<number, half>(k, t); })
 
 void curve_block(const Instruction& in, double first, std::int64_t count, double* out) {
   const Curve& c = in.curve;
@@ -32,19 +41,19 @@ void curve_block(const Instruction& in, double first, std::int64_t count, double
   }
   const bool wide = crosses_zero(c);
   switch (in.code) {
-#define FASTSCHED_CASE(name)                                                                                  \
-  case Code::name:                                                                                            \
-    if (wide) {                                                                                               \
-      FASTSCHED_SWEEP(name, Wide, Half::unknown, first, count, out);                                          \
-    } else if constexpr (has_halves(Code::name)) {                                                            \
-      /* the steps with t < n - t */                                                                          \
-      const std::int64_t middle = (static_cast<std::int64_t>(c.steps) + 1) / 2;                               \
-      const std::int64_t n = std::clamp<std::int64_t>(middle - static_cast<std::int64_t>(first), 0, count);   \
-      FASTSCHED_SWEEP(name, double, Half::first, first, n, out);                                              \
-      FASTSCHED_SWEEP(name, double, Half::second, first + static_cast<double>(n), count - n, out + n);        \
-    } else {                                                                                                  \
-      FASTSCHED_SWEEP(name, double, Half::unknown, first, count, out);                                        \
-    }                                                                                                         \
+#define FASTSCHED_CASE(name)                                                                                \
+  case Code::name:                                                                                          \
+    if (wide) {                                                                                             \
+      FASTSCHED_SWEEP(name, Wide, Half::unknown, first, count, out);                                        \
+    } else if constexpr (has_halves(Code::name)) {                                                          \
+      /* the steps with t < n - t */                                                                        \
+      const std::int64_t middle = (static_cast<std::int64_t>(c.steps) + 1) / 2;                             \
+      const std::int64_t n = std::clamp<std::int64_t>(middle - static_cast<std::int64_t>(first), 0, count); \
+      FASTSCHED_SWEEP(name, double, Half::first, first, n, out);                                            \
+      FASTSCHED_SWEEP(name, double, Half::second, first + static_cast<double>(n), count - n, out + n);      \
+    } else {                                                                                                \
+      FASTSCHED_SWEEP(name, double, Half::unknown, first, count, out);                                      \
+    }                                                                                                       \
     break;
     FASTSCHED_CURVES(FASTSCHED_CASE)
 #undef FASTSCHED_CASE
@@ -128,14 +137,17 @@ template <class T>
 void rows(const TableRequest& q, std::int64_t begin, std::int64_t end, T* out) {
   Filler filler;
   // As many steps at a time as keep all columns of a block in the second-level cache.
-  const std::int64_t height = std::clamp<std::int64_t>((1 << 15) / std::max<std::int64_t>(q.program_count, 1), 16, block);
+  const std::int64_t height =
+      std::clamp<std::int64_t>((1 << 15) / std::max<std::int64_t>(q.program_count, 1), 16, block);
   std::vector<double> columns(static_cast<std::size_t>(height * (q.program_count + 1)), 1.0);
   const std::int32_t* const column = q.column;
   const double* const scale = q.scale;
-  const bool one_curve = q.program_count == 1 && std::all_of(column, column + q.groups, [](int c) { return c == 0; });
+  const bool one_curve =
+      q.program_count == 1 && std::all_of(column, column + q.groups, [](int c) { return c == 0; });
   for (std::int64_t done = begin; done < end; done += height) {
     const std::int64_t n = std::min(height, end - done);
-    double* const first = columns.data() + height;  // the block before it stays 1.0: what a column of -1 reads
+    double* const first =
+        columns.data() + height;  // the block before it stays 1.0: what a column of -1 reads
     for (std::int64_t p = 0; p < q.program_count; ++p) {
       filler.fill(q.programs[p], q.start + done, n, first + p * height);
     }
@@ -180,8 +192,8 @@ void plain(const TableRequest&, std::int64_t, std::int64_t, float*) {}
 template <class T>
 void table(const TableRequest& q, T* out) {
   const std::int64_t elements = q.steps * q.groups;
-  const std::int64_t shares =
-      std::clamp<std::int64_t>(elements / worth_a_thread, 1, std::min<std::int64_t>(omp_get_max_threads(), q.steps));
+  const std::int64_t shares = std::clamp<std::int64_t>(
+      elements / worth_a_thread, 1, std::min<std::int64_t>(omp_get_max_threads(), q.steps));
   const auto share = [&](std::int64_t begin, std::int64_t end) {
     is_plain(q, out) ? plain(q, begin, end, out) : rows(q, begin, end, out);
   };
