@@ -1,26 +1,24 @@
-"""The step beside torch.optim.AdamW(fused=True) and LambdaLR.
+"""The step beside torch.optim.AdamW(fused=True) and LambdaLR. Each case asserts first that both make the same update.
 
-Run with: pytest benchmarks/bench_step.py --benchmark-json=step.json && python benchmarks/report.py step.json
-Every case asserts that both libraries make the same update, then times whole steps in turn (A B A B), so that
-noise of the machine meets both alike.
+pytest benchmarks --benchmark-json=results.json && python benchmarks/report.py results.json
 """
 
-import time
-from statistics import median
-
+import numpy as np
 import pytest
 import torch
+from beside import beside
 
 import fastsched as fs
 
-# name: tensors, elements of each, groups, rounds
+# name: tensors, elements of each, groups, calls in a row, rounds
 CASES = {
-    "400 x 256 in 400 groups": (400, 256, 400, 300),
-    "400 x 256 in 1 group": (400, 256, 1, 300),
-    "384 x 256 in 48 groups": (384, 256, 48, 300),
-    "400 x 65,536 in 200 groups": (400, 65_536, 200, 15),
-    "1 x 26,000,000 in 1 group": (1, 26_000_000, 1, 15),
+    "400 x 256 in 400 groups": (400, 256, 400, 20, 30),
+    "384 x 256 in 48 groups": (384, 256, 48, 20, 30),
+    "400 x 256 in 1 group": (400, 256, 1, 20, 30),
+    "400 x 65,536 in 200 groups": (400, 65_536, 200, 1, 15),
+    "1 x 26,000,000 in 1 group": (1, 26_000_000, 1, 1, 25),
 }
+TORCH = "torch fused + LambdaLR"
 SCHEDULE = fs.Cosine(steps=10_000).warmup(100, start=0.1)
 
 
@@ -54,30 +52,42 @@ def torchs(tensors, elements, groups):
     return params, step
 
 
-def timed(step):
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_step(benchmark, case):
-    tensors, elements, groups, rounds = CASES[case]
-    (mine, step), (theirs, baseline) = ours(tensors, elements, groups), torchs(tensors, elements, groups)
+def pair(*case):
+    """Both steps, after one update that must agree."""
+    (mine, step), (theirs, baseline) = ours(*case), torchs(*case)
     step()
     baseline()
     # one update of at most 1e-3: float32 rounding of weights of a few units
     torch.testing.assert_close([p.detach() for p in mine], [p.detach() for p in theirs], rtol=2**-22, atol=2**-22)
-    torchs_times = []
-    benchmark.group = f"step: {case}"
-    benchmark.pedantic(step, setup=lambda: torchs_times.append(timed(baseline)), rounds=rounds, warmup_rounds=3)
-    benchmark.extra_info |= {"baseline": "torch fused + LambdaLR", "baseline_median": median(torchs_times)}
+    return step, baseline
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_step(benchmark, name):
+    *case, calls, rounds = CASES[name]
+    step, baseline = pair(*case)
+    beside(benchmark, f"step: {name}", step, TORCH, baseline, calls=calls, rounds=rounds)
+
+
+@pytest.mark.parametrize("name", ["400 x 256 in 400 groups", "384 x 256 in 48 groups"])
+def test_step_after_other_work(benchmark, name):
+    """As in training: between two steps, 32 MB of other data pass through the caches."""
+    step, baseline = pair(*CASES[name][:3])
+    other = np.zeros(1 << 22)
+    beside(
+        benchmark,
+        f"step, cold caches: {name}",
+        step,
+        TORCH,
+        baseline,
+        before=lambda: np.add(other, 1, other),
+        rounds=200,
+    )
 
 
 def test_groups_cost_nothing(benchmark):
-    """400 groups against one group of the same 400 tensors; bar: at most 1.3."""
-    (_, step), (_, one) = ours(400, 256, 400), ours(400, 256, 1)
-    times = []
-    benchmark.group = "step: 400 groups against 1"
-    benchmark.pedantic(step, setup=lambda: times.append(timed(one)), rounds=500, warmup_rounds=3)
-    benchmark.extra_info |= {"baseline": "fastsched, the same tensors in 1 group", "baseline_median": median(times)}
+    (mine, step), (theirs, one) = ours(400, 256, 400), ours(400, 256, 1)
+    step()
+    one()
+    torch.testing.assert_close(mine[0], theirs[0], rtol=0, atol=0)  # the first group's lr and decay are the one group's
+    beside(benchmark, "step: 400 groups", step, "fastsched, the same in 1 group", one, calls=20, rounds=50)

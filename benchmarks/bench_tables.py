@@ -1,12 +1,9 @@
-"""Tables and calls beside their baselines. Each benchmark asserts its result before it is timed.
-
-One thread unless a name says otherwise: OMP_NUM_THREADS governs ours.
-"""
+"""Tables and single values beside numpy and the math module. Each case asserts its result first."""
 
 import math
 
 import numpy as np
-import pytest
+from beside import beside
 
 import fastsched as fs
 
@@ -15,61 +12,50 @@ LONG, GROUPS = 100_000, 500
 COSINE = fs.Cosine(steps=STEPS)
 
 
-def numpy_cosine() -> np.ndarray:
+def numpy_cosine():
     return 0.5 * (1.0 + np.cos(np.pi * np.arange(STEPS) / STEPS))
 
 
-@pytest.mark.benchmark(group="cosine-1e6-float64")
-class TestCosine:
-    def test_fastsched(self, benchmark):
-        # 1e-15: the numpy expression itself is off by a few ulp of 1
-        np.testing.assert_allclose(COSINE.table(STEPS), numpy_cosine(), rtol=0.0, atol=1e-15)
-        benchmark(COSINE.table, STEPS)
-
-    def test_fastsched_out(self, benchmark):
-        out = np.empty(STEPS)
-        assert COSINE.table(STEPS, out=out) is out
-        benchmark(COSINE.table, STEPS, out=out)
-
-    def test_numpy_expression(self, benchmark):
-        benchmark(numpy_cosine)
-
-    def test_ndarray_fill(self, benchmark):
-        benchmark(np.empty(STEPS).fill, 1.0)
+def test_cosine_table(benchmark):
+    # 1e-15: the numpy expression itself is off by a few ulp of 1
+    np.testing.assert_allclose(COSINE.table(STEPS), numpy_cosine(), rtol=0.0, atol=1e-15)
+    ours = lambda: COSINE.table(STEPS)  # noqa: E731
+    beside(benchmark, "cosine, 1e6 float64 steps", ours, "numpy expression", numpy_cosine, rounds=40)
 
 
-def call_often(function, step) -> None:
-    for _ in range(1000):
-        function(step)
+def test_cosine_table_into_an_array(benchmark):
+    out, filled = np.empty(STEPS), np.empty(STEPS)
+    assert COSINE.table(STEPS, out=out) is out
+    beside(
+        benchmark,
+        "cosine, 1e6 float64 steps, out=",
+        lambda: COSINE.table(STEPS, out=out),
+        "ndarray.fill",
+        lambda: filled.fill(1.0),
+        rounds=100,
+    )
 
 
-@pytest.mark.benchmark(group="1000-calls-one-step")
-class TestCall:
-    def test_fastsched(self, benchmark):
-        assert COSINE(STEPS // 2) == 0.5
-        benchmark(call_often, COSINE, 12345)
-
-    def test_math_cos(self, benchmark):
-        benchmark(call_often, math.cos, 12345.0)
+def test_one_value(benchmark):
+    assert COSINE(STEPS // 2) == 0.5
+    step, angle, cos = 12345, 0.5, math.cos
+    beside(benchmark, "s(t)", lambda: COSINE(step), "math.cos(x)", lambda: cos(angle), calls=100_000, rounds=15)
 
 
-@pytest.mark.benchmark(group="table-100000x500-float32")
-class TestRankOne:
-    scale = 0.75 ** np.arange(GROUPS)
-    schedule = fs.Cosine(steps=LONG)
-
-    def test_fastsched(self, benchmark):
-        out = np.empty((LONG, GROUPS), np.float32)
-        fs.lr_table(self.schedule, LONG, scale=self.scale, out=out)
-        assert np.array_equal(out, np.outer(self.schedule.table(LONG), self.scale).astype(np.float32))
-        benchmark.pedantic(
-            fs.lr_table, (self.schedule, LONG), {"scale": self.scale, "out": out}, rounds=9, warmup_rounds=1
-        )
-
-    def test_numpy_outer(self, benchmark):
-        column = self.schedule.table(LONG)
-        benchmark.pedantic(lambda: np.outer(column, self.scale).astype(np.float32), rounds=5, warmup_rounds=1)
-
-    def test_ndarray_fill(self, benchmark):
-        out = np.empty((LONG, GROUPS), np.float32)
-        benchmark.pedantic(out.fill, (1.0,), rounds=9, warmup_rounds=1)
+def test_rank_one_table(benchmark):
+    schedule, scale = fs.Cosine(steps=LONG), 0.75 ** np.arange(GROUPS)
+    out, filled, column = (
+        np.empty((LONG, GROUPS), np.float32),
+        np.empty((LONG, GROUPS), np.float32),
+        schedule.table(LONG),
+    )
+    fs.lr_table(schedule, LONG, scale=scale, out=out)
+    assert np.array_equal(out, np.outer(column, scale).astype(np.float32))
+    beside(
+        benchmark,
+        "100,000 x 500 float32",
+        lambda: fs.lr_table(schedule, LONG, scale=scale, out=out),
+        "ndarray.fill",
+        lambda: filled.fill(1.0),
+        rounds=10,
+    )

@@ -20,7 +20,8 @@ def main(paths):
             data = json.load(file)
         machine = data["machine_info"], data["commit_info"]
         for case in data["benchmarks"]:
-            own, info = case["stats"]["median"], case["extra_info"]
+            info = case["extra_info"]
+            own = case["stats"]["median"] / info["calls"]
             baseline = info["baseline_median"]
             print(f"| {case['group']} | {seconds(own)} | {info['baseline']}: {seconds(baseline)} ", end="")
             print(f"| {baseline / own:.3g} |")

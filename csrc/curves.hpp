@@ -117,7 +117,7 @@ FASTSCHED_SHARED double cosine(const Curve& c, double t) {
 template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double shaped_cosine(const Curve& c, double t) {
   if (!(t > 0.0)) return c.start;
-  const Wide progress = widen(t) / c.steps;
+  const Wide progress = widen(t > 0x1p-960 ? t : 0x1p-960) / c.steps;  // a normal number, as log2 needs it
   const Wide turned = c.p * (c.r == 1.0 ? progress : exp2(c.r * log2(progress)));
   const Wide phase = turned - widen(nearest_integer(turned.a));
   const Wide from_top = phase.a < 0.0 ? -phase : phase;
@@ -146,9 +146,13 @@ FASTSCHED_SHARED double polynomial(const Curve& c, double t) {
 // p + q = log2 of the ratio between neighbouring steps. start * 2**((p + q) * t).
 template <class Number, Half half = Half::unknown>
 FASTSCHED_SHARED double exponential(const Curve& c, double t) {
-  Pair y = product(c.p, t);
-  y.low += c.q * t;
-  return c.start * exp2(y);
+  const Pair y = product(c.p, t);
+  // The exponent of start joins the power, so that neither leaves the range of numbers where their product
+  // does not.
+  const Scaled start = scaled(c.start);
+  Pair total = sum(start.exponent, y.high);
+  total.low += y.low + c.q * t;
+  return start.significand * exp2(total);
 }
 
 // r = the length of a stair, p + q = log2 of the ratio between neighbouring stairs.

@@ -79,6 +79,20 @@ FASTSCHED_SHARED Power2 exp2_parts(Pair y) {
   return {choose(under, 0.0, choose(over, infinite, scale)), f * p};
 }
 
+// value = significand * 2**exponent, the significand in [1, 2) or (-2, -1]; below the normal numbers it is
+// the value.
+struct Scaled {
+  double significand, exponent;
+};
+
+FASTSCHED_SHARED Scaled scaled(double value) {
+  const std::uint64_t bits = bits_of(value);
+  const std::uint64_t biased = (bits >> 52) & 2047u;
+  if (biased == 0) return {value, 0.0};
+  return {from_bits((bits & 0x800fffffffffffffu) | 0x3ff0000000000000u),
+          from_bits(biased | 0x4330000000000000u) - (4503599627370496.0 + 1023.0)};
+}
+
 FASTSCHED_SHARED double exp2(Pair y) {
   const Power2 power = exp2_parts(y);
   return fused(power.scale, power.fraction, power.scale);

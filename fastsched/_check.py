@@ -68,8 +68,7 @@ class Number(NamedTuple):
                 number = math.inf
             if not math.isfinite(number) or abs(number) > LARGEST_VALUE:
                 raise ValueError(
-                    f"{who}: {name} must be finite and at most 1e290 in size, got {shown(value)}; "
-                    f"{self.advice}"
+                    f"{who}: {name} must be finite and at most 1e290 in size, got {shown(value)}; {self.advice}"
                 )
         if rule := self.broken(number):
             raise ValueError(f"{who}: {name} must be {rule}, got {shown(value)}; {self.advice}")
@@ -95,9 +94,7 @@ class Choice(NamedTuple):
 
     def __call__(self, who: str, name: str, value: Any) -> str:
         """The word."""
-        advice = (
-            "pass " + ", ".join(repr(option) for option in self.options[:-1]) + f" or {self.options[-1]!r}"
-        )
+        advice = "pass " + ", ".join(repr(option) for option in self.options[:-1]) + f" or {self.options[-1]!r}"
         if not isinstance(value, str):
             raise TypeError(f"{who}: {name} must be a string, got {shown(value)}; {advice}")
         if value not in self.options:
@@ -114,18 +111,20 @@ class Several(NamedTuple):
     def __call__(self, who: str, name: str, value: Any) -> tuple[Any, ...]:
         """The items."""
         if isinstance(value, np.ndarray) and value.ndim == 1:
+            if value.dtype.kind not in ("iu" if self.item.whole else "iuf"):
+                kind = "ints" if self.item.whole else "numbers"
+                raise TypeError(
+                    f"{who}: {name} must be {kind}, got an array of dtype {value.dtype}; {self.item.advice}"
+                )
             value = value.tolist()
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-            raise TypeError(
-                f"{who}: {name} must be a list, got {shown(value)}; pass a list or a tuple of numbers"
-            )
+            raise TypeError(f"{who}: {name} must be a list, got {shown(value)}; pass a list or a tuple of numbers")
         items = tuple(self.item(who, f"{name}[{i}]", item) for i, item in enumerate(value))
         if self.ascending:
             for i, (before, after) in enumerate(pairwise(items)):
                 if after < before:
                     raise ValueError(
-                        f"{who}: {name} must be ascending, got {after} after {before} at index {i + 1}; "
-                        "sort them"
+                        f"{who}: {name} must be ascending, got {after} after {before} at index {i + 1}; sort them"
                     )
         return items
 
@@ -139,13 +138,10 @@ def step_number(step: Any, who: str = "step") -> float:
     """One step as a float, checked."""
     if not is_number(step):
         raise TypeError(f"{who} must be a number or an array of numbers, got {shown(step)}; {STEP_ADVICE}")
-    if isinstance(step, (int, np.integer)):
-        inside = 0 <= step <= LARGEST_STEP
-    else:
-        inside = bool(0.0 <= step <= float(LARGEST_STEP))
-    if not inside:
+    number = operator.index(step) if isinstance(step, (int, np.integer)) else float(step)
+    if not 0 <= number <= LARGEST_STEP:
         raise ValueError(f"{who} must be >= 0 and <= 2**53, got {shown(step)}; {STEP_ADVICE}")
-    return float(step)
+    return float(number)
 
 
 def step_array(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -153,24 +149,16 @@ def step_array(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float
     if steps.dtype.kind not in "iuf":
         raise TypeError(f"steps must be ints or floats, got an array of dtype {steps.dtype}; {STEP_ADVICE}")
     if steps.size:
-        low, high = steps.min(), steps.max()
-        inside = (
-            int(low) >= 0 and int(high) <= LARGEST_STEP
-            if steps.dtype.kind in "iu"
-            else bool(low >= 0.0 and high <= float(LARGEST_STEP))
-        )
-        if not inside:
-            raise ValueError(
-                f"every step must be >= 0 and <= 2**53, got from {shown(low)} to {shown(high)}; {STEP_ADVICE}"
-            )
+        low, high = steps.min().item(), steps.max().item()
+        if not (low >= 0 and high <= LARGEST_STEP):
+            rule = "<= 2**53" if low >= 0 else ">= 0 and no NaN"
+            raise ValueError(f"steps must be {rule}, got an array of shape {steps.shape} with others; {STEP_ADVICE}")
     return np.ascontiguousarray(steps, dtype=np.float64)
 
 
 def window(who: str, steps: Any, start: Any) -> tuple[int, int]:
     """The number of steps of a table and its first one."""
-    count = Number("pass how many steps to tabulate", least=0, most=LARGEST_STEP, whole=True)(
-        who, "steps", steps
-    )
+    count = Number("pass how many steps to tabulate", least=0, most=LARGEST_STEP, whole=True)(who, "steps", steps)
     first = Number("pass the first step", least=0, most=LARGEST_STEP, whole=True)(who, "start", start)
     if first + count - 1 > LARGEST_STEP:
         raise ValueError(f"{who}: start + steps must be <= 2**53, got {first} + {count}; ask for fewer steps")

@@ -64,9 +64,7 @@ class CompiledProgram:
 class CompiledRow:
     """One hyperparameter of all groups."""
 
-    def __init__(
-        self, module: ModuleType, programs: list[CompiledProgram], column: Array, scale: Array
-    ) -> None:
+    def __init__(self, module: ModuleType, programs: list[CompiledProgram], column: Array, scale: Array) -> None:
         self.module, self.programs, self.column, self.scale = module, programs, column, scale
 
     def __len__(self) -> int:

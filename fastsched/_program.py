@@ -85,9 +85,7 @@ class Operation(NamedTuple):
 class _Sequence:
     """Pieces one after another, as a balanced tree of branches: found in log2(n) comparisons."""
 
-    def __init__(
-        self, pieces: list[Schedule], offset: int, tasks: list[Any], emit: Any, follow: list[int]
-    ) -> None:
+    def __init__(self, pieces: list[Schedule], offset: int, tasks: list[Any], emit: Any, follow: list[int]) -> None:
         self.pieces, self.tasks, self.emit, self.follow = pieces, tasks, emit, follow
         self.edges = [offset]
         for piece in pieces[:-1]:

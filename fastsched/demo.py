@@ -180,9 +180,7 @@ def warmup_steps(steps: int) -> int:
 def groups(model: nn.Module, *, per_parameter: bool) -> LayerGroups:
     """Layer-wise learning rates; no weight decay for biases, norms, the class token and the positions."""
     spared = ["cls_token", "pos_embed"]
-    made: LayerGroups = fs.layerwise(
-        model, LR, decay=DECAY, no_weight_decay=spared, per_parameter=per_parameter
-    )
+    made: LayerGroups = fs.layerwise(model, LR, decay=DECAY, no_weight_decay=spared, per_parameter=per_parameter)
     return made
 
 
@@ -427,9 +425,7 @@ def draw_rates(figure: Figure, place: SubplotSpec, groups: LayerGroups, steps: i
 
     warmup = warmup_steps(steps)
     axes.axvline(warmup, color="0.55", linewidth=0.8, linestyle=":")
-    axes.annotate(
-        " warmup ends", (warmup, 0.01), xycoords=axes.get_xaxis_transform(), color="0.4", va="bottom"
-    )
+    axes.annotate(" warmup ends", (warmup, 0.01), xycoords=axes.get_xaxis_transform(), color="0.4", va="bottom")
     axes.set(
         yscale="log",
         xlim=(0, steps - 1),

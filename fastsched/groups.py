@@ -132,9 +132,7 @@ def layerwise(
             }
         groups[key]["params"].append(parameter)
     if not groups:
-        raise ValueError(
-            "layerwise: the model must have a parameter that trains, got none; set requires_grad on some"
-        )
+        raise ValueError("layerwise: the model must have a parameter that trains, got none; set requires_grad on some")
     return LayerGroups(groups.values(), lr)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
-from fastsched.plan import Plan
-from fastsched.schedule import Schedule
 from torch import Tensor
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
+
+from fastsched.plan import Plan
+from fastsched.schedule import Schedule
 
 try:
     from fastsched import _core
@@ -94,7 +95,7 @@ class _Fused(torch.optim.Optimizer):
             groups: list[dict[str, Any]] = [
                 {"lr": base} if self._schedule is not None or isinstance(base, Schedule) else {} for base in self._bases
             ]
-            row = Plan(groups, self._schedule)._row("lr")
+            row = cast(_core.Row, Plan(groups, self._schedule)._row("lr"))
             self._unwarned = True
         self._engine.move_to(self, position, row)
 

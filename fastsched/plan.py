@@ -109,8 +109,7 @@ def lr_table(
     for i, schedule in enumerate(each):
         if not isinstance(schedule, Schedule):
             raise TypeError(
-                f"{who}: schedules[{i}] must be a Schedule, got {shown(schedule)}; "
-                "wrap a number as Constant(number)"
+                f"{who}: schedules[{i}] must be a Schedule, got {shown(schedule)}; wrap a number as Constant(number)"
             )
     if scales is None:
         scales = np.ones(len(each))
@@ -132,9 +131,7 @@ def lr_table(
 
 def _scales(who: str, scale: Any) -> Floats:
     if isinstance(scale, (str, bytes)) or not isinstance(scale, Iterable):
-        raise TypeError(
-            f"{who}: scale must be a list of numbers, got {shown(scale)}; pass one number per group"
-        )
+        raise TypeError(f"{who}: scale must be a list of numbers, got {shown(scale)}; pass one number per group")
     if isinstance(scale, np.ndarray) and scale.ndim == 1 and scale.dtype.kind in "iuf":
         scale = scale.tolist()
     return np.array([VALUE(who, f"scale[{i}]", value) for i, value in enumerate(scale)], np.float64)
@@ -162,9 +159,7 @@ class Plan:
                 f"Plan: schedule must be a Schedule, got {shown(schedule)}; wrap a number as Constant(number)"
             )
         if isinstance(groups, (Mapping, str, bytes)) or not isinstance(groups, Iterable):
-            raise TypeError(
-                f"Plan: groups must be a list of mappings, got {shown(groups)}; pass one mapping per group"
-            )
+            raise TypeError(f"Plan: groups must be a list of mappings, got {shown(groups)}; pass one mapping per group")
         groups = list(groups)
         curves = _Curves()
         products: dict[int, tuple[Schedule, Schedule]] = {}
@@ -172,9 +167,7 @@ class Plan:
         scales: dict[str, list[float]] = {}
         for g, group in enumerate(groups):
             if not isinstance(group, Mapping):
-                raise TypeError(
-                    f"Plan: group {g} must be a mapping, got {shown(group)}; pass names and numbers"
-                )
+                raise TypeError(f"Plan: group {g} must be a mapping, got {shown(group)}; pass names and numbers")
             for name, value in _hyperparameters(group):
                 if name not in columns:
                     columns[name] = [-1] * len(groups)
@@ -188,9 +181,7 @@ class Plan:
                     # the usual case first: thousands of groups have four of these each
                     plain = type(value) is float and abs(value) <= LARGEST_VALUE
                     base = value if plain else VALUE(f"Plan: group {g}", name, value)
-                    place = (
-                        curves.place(schedule, base) if name == "lr" and schedule is not None else (-1, base)
-                    )
+                    place = curves.place(schedule, base) if name == "lr" and schedule is not None else (-1, base)
                 columns[name][g], scales[name][g] = place
         self._fill(
             len(groups),
@@ -241,16 +232,12 @@ class Plan:
         if out is None:
             out = {name: np.empty(self._groups) for name in self._columns}
         elif not isinstance(out, dict) or out.keys() != self._columns.keys():
-            raise ValueError(
-                f"Plan.at: out must have the keys {', '.join(self._columns)}; pass an earlier result"
-            )
+            raise ValueError(f"Plan.at: out must have the keys {', '.join(self._columns)}; pass an earlier result")
         for name in self._columns:
             self._row(name).at(t, out[name])
         return out
 
-    def table(
-        self, steps: int, *, start: int = 0, dtype: npt.DTypeLike = np.float32
-    ) -> dict[str, npt.NDArray[Any]]:
+    def table(self, steps: int, *, start: int = 0, dtype: npt.DTypeLike = np.float32) -> dict[str, npt.NDArray[Any]]:
         """The values from ``start`` on: per hyperparameter an array of shape ``(steps, groups)``."""
         count, first = window("Plan.table", steps, start)
         tables = {}
@@ -316,9 +303,7 @@ class Plan:
                 and all(type(c) is int and -1 <= c < len(schedules) for c in column)
                 and all(s is None or (type(s) in (int, float) and abs(s) <= LARGEST_VALUE) for s in scale)
             ):
-                raise ValueError(
-                    f"{who}: {shown(name)} must have a column and a scale for each group; {advice}"
-                )
+                raise ValueError(f"{who}: {shown(name)} must have a column and a scale for each group; {advice}")
             columns[name] = np.array(column, np.int32).reshape(groups)
             scales[name] = np.array([math.nan if s is None else s for s in scale], np.float64).reshape(groups)
         self = cls.__new__(cls)

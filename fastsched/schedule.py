@@ -60,18 +60,14 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         """Sets every field, once."""
         name = type(self).__name__
         if size > LARGEST_PROGRAM:
-            raise ValueError(
-                f"{name}: a schedule must have at most 2**20 parts, got more; tabulate a part of it"
-            )
+            raise ValueError(f"{name}: a schedule must have at most 2**20 parts, got more; tabulate a part of it")
         if steps != math.inf and steps > LARGEST_STEP:
             raise ValueError(f"{name}: steps must be <= 2**53 in all, got {steps}; shorten a part")
         for key, value in {"steps": steps, "_depth": depth, "_size": size, "_cache": {}, **values}.items():
             object.__setattr__(self, key, value)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(
-            f"{type(self).__name__} is immutable: make another one instead of setting {name}"
-        )
+        raise AttributeError(f"{type(self).__name__} is immutable: make another one instead of setting {name}")
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: {name} cannot be deleted")
@@ -171,12 +167,10 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         (0.0, 0.5, 1.0, 1.0)
         """
         who = "warmup"
-        steps = Number("leave warmup out if there is none", least=1, most=LARGEST_STEP, whole=True)(
-            who, "steps", steps
-        )
+        steps = Number("leave warmup out if there is none", least=1, most=LARGEST_STEP, whole=True)(who, "steps", steps)
         start = Number("pass the fraction of the first value to start from")(who, "start", start)
         shape = Choice(("linear", "cosine", "constant", "exponential", "log"))(who, "shape", shape)
-        first = self(0)
+        first = self._pieces()[0](0)  # a chain's first value, without compiling the chain
         low = VALUE(who, "start times the first value", start * first)
         if shape == "exponential" and not (start > 0.0 and low != 0.0):
             raise ValueError(
@@ -256,16 +250,12 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         >>> Linear(1.0, 0.0, steps=4).to_json()
         '{"fastsched": 1, "schedule": [{"kind": "Linear", "start": 1.0, "end": 0.0, "steps": 4}]}'
         """
-        return json.dumps(
-            {"fastsched": JSON_VERSION, "schedule": tokens_to_plain(self._tokens())}, allow_nan=False
-        )
+        return json.dumps({"fastsched": JSON_VERSION, "schedule": tokens_to_plain(self._tokens())}, allow_nan=False)
 
 
 def _schedule(who: str, name: str, value: Any) -> Schedule:
     if not isinstance(value, Schedule):
-        raise TypeError(
-            f"{who}: {name} must be a Schedule, got {shown(value)}; wrap a number as Constant(number)"
-        )
+        raise TypeError(f"{who}: {name} must be a Schedule, got {shown(value)}; wrap a number as Constant(number)")
     return value
 
 
@@ -280,9 +270,7 @@ def empty_table(who: str, shape: tuple[int, ...], dtype: Any, out: Any, order: s
     if out is None:
         return np.empty(shape, dtype, order=order)  # type: ignore[call-overload,no-any-return]
     if not isinstance(out, np.ndarray):
-        raise TypeError(
-            f"{who}: out must be a numpy array, got {shown(out)}; pass np.empty({shape}, {dtype.name!r})"
-        )
+        raise TypeError(f"{who}: out must be a numpy array, got {shown(out)}; pass np.empty({shape}, {dtype.name!r})")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(
             f"{who}: out must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}; "
@@ -366,9 +354,7 @@ class Scaled(Schedule):
     schedule: Schedule
 
     def __init__(self, schedule: Schedule, factor: float) -> None:
-        self._freeze(
-            schedule.steps, schedule._depth, schedule._size + 1, schedule=schedule, factor=float(factor)
-        )
+        self._freeze(schedule.steps, schedule._depth, schedule._size + 1, schedule=schedule, factor=float(factor))
 
     def _lower(self) -> Operation:
         return Operation("scale", (self.schedule,), self.factor)
@@ -765,9 +751,7 @@ class MultiStep(Kind):
     gamma: float
     _rules: ClassVar = {
         "start": START,
-        "milestones": Several(
-            Number("pass a step to drop at", least=0, most=LARGEST_STEP, whole=True), ascending=True
-        ),
+        "milestones": Several(Number("pass a step to drop at", least=0, most=LARGEST_STEP, whole=True), ascending=True),
         "gamma": GAMMA,
     }
 
@@ -881,9 +865,7 @@ def plain_to_schedule(parts: Any) -> Schedule:
     """The schedule of `tokens_to_plain`, everything checked; ``ValueError`` says which part is wrong."""
     advice = "pass the text that to_json() made"
     if not isinstance(parts, list) or not 1 <= len(parts) <= LARGEST_PROGRAM:
-        raise ValueError(
-            f"from_json: schedule must be a list of 1 to 2**20 parts, got {shown(parts)}; {advice}"
-        )
+        raise ValueError(f"from_json: schedule must be a list of 1 to 2**20 parts, got {shown(parts)}; {advice}")
     tokens: list[Token] = []
     height = 0
     for i, part in enumerate(parts):
@@ -893,13 +875,9 @@ def plain_to_schedule(parts: Any) -> Schedule:
             raise ValueError(f"{who} must have a known kind, got {shown(name)}; {advice}")
         rules = _kinds[name]._rules if name in _kinds else _COMBINATORS[name]
         if set(part) != {"kind", *rules}:
-            raise ValueError(
-                f"{who}: {name} must have the fields {', '.join(rules) or 'of its name only'}; {advice}"
-            )
+            raise ValueError(f"{who}: {name} must have the fields {', '.join(rules) or 'of its name only'}; {advice}")
         try:
-            values: tuple[Any, ...] = tuple(
-                rule(f"{who}: {name}", field, part[field]) for field, rule in rules.items()
-            )
+            values: tuple[Any, ...] = tuple(rule(f"{who}: {name}", field, part[field]) for field, rule in rules.items())
         except TypeError as error:
             raise ValueError(str(error)) from None
         needed = 0 if name in _kinds else values[0] if name == "Then" else 1 if name == "Scaled" else 2
@@ -930,9 +908,7 @@ def read_json(who: str, text: Any) -> dict[str, Any]:
         raise ValueError(f"{who}: text is not JSON ({str(error)[:80]}); {advice}") from None
     if not isinstance(document, dict) or document.get("fastsched") != JSON_VERSION:
         version = document.get("fastsched") if isinstance(document, dict) else document
-        raise ValueError(
-            f"{who}: version must be {JSON_VERSION}, got {shown(version)}; {advice}, or update fastsched"
-        )
+        raise ValueError(f"{who}: version must be {JSON_VERSION}, got {shown(version)}; {advice}, or update fastsched")
     return document
 
 
@@ -947,7 +923,6 @@ def from_json(text: str) -> Schedule:
     document = read_json("from_json", text)
     if set(document) != {"fastsched", "schedule"}:
         raise ValueError(
-            "from_json: the object must have the fields fastsched and schedule; "
-            "pass the text that to_json() made"
+            "from_json: the object must have the fields fastsched and schedule; pass the text that to_json() made"
         )
     return plain_to_schedule(document["schedule"])

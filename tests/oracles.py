@@ -144,9 +144,7 @@ class Kind:
     ends: Callable[..., tuple[Any, Any]]  # (**arguments) -> start, end
     endless: bool = False
     interpolates: bool = True
-    periods: Callable[..., float] = lambda **_: (
-        1.0
-    )  # half-turns of the curve; past the first it may touch zero
+    periods: Callable[..., float] = lambda **_: 1.0  # half-turns of the curve; past the first it may touch zero
     edges: Callable[..., list[int]] = lambda **_: []
 
     def case(self, **arguments: Any) -> Case:
@@ -431,9 +429,7 @@ def warmups(draw: st.DrawFn, base: st.SearchStrategy[Case] = _any_base) -> Case:
     shape = draw(st.sampled_from(sorted(WARMUPS)))
     lowest = 1e-4 if shape == "exponential" else 0.0
     start = draw(
-        st.one_of(
-            st.just(max(lowest, 0.0)), st.sampled_from([0.01, 0.1, 0.5]), st.floats(max(lowest, 1e-6), 1.0)
-        )
+        st.one_of(st.just(max(lowest, 0.0)), st.sampled_from([0.01, 0.1, 0.5]), st.floats(max(lowest, 1e-6), 1.0))
     )
     return warmup(a, draw(short_horizons), start, shape)
 

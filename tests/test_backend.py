@@ -133,16 +133,12 @@ def test_numba_lr_tables_agree_with_native(numba):
     several, scale = [schedule(case) for case in cases], np.linspace(0.1, 2.0, len(cases))
     ours = fs.lr_table(several, 300, scale=scale, dtype=np.float64)
     fs.use_backend("native")
-    bound = np.stack(
-        [c * tolerance(case, np.arange(300)) for c, case in zip(scale, cases, strict=True)], axis=1
-    )
+    bound = np.stack([c * tolerance(case, np.arange(300)) for c, case in zip(scale, cases, strict=True)], axis=1)
     assert np.all(np.abs(ours - fs.lr_table(several, 300, scale=scale, dtype=np.float64)) <= bound)
 
 
 def test_numba_plans_agree_with_native(numba):
-    plan = fs.Plan(
-        [{"lr": 0.1, "weight_decay": fs.Linear(0.0, 0.05, steps=100)}, {"lr": 0.02}], fs.Cosine(steps=100)
-    )
+    plan = fs.Plan([{"lr": 0.1, "weight_decay": fs.Linear(0.0, 0.05, steps=100)}, {"lr": 0.02}], fs.Cosine(steps=100))
     ours = plan.table(120, dtype=np.float64)
     fs.use_backend("native")
     theirs = plan.table(120, dtype=np.float64)

@@ -67,9 +67,7 @@ def test_torchs_lambda_and_the_schedule_are_the_same_curve():
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer = run.update.__closure__
-    group = next(
-        cell.cell_contents for cell in optimizer if isinstance(cell.cell_contents, torch.optim.AdamW)
-    )
+    group = next(cell.cell_contents for cell in optimizer if isinstance(cell.cell_contents, torch.optim.AdamW))
     for _ in range(steps + 3):
         rates.append(group.param_groups[-1]["lr"])
         run.update()

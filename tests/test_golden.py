@@ -14,9 +14,7 @@ import pytest
 
 import fastsched as fs
 
-CASES = {
-    case["id"]: case for case in json.loads((Path(__file__).parent / "data" / "curves.json").read_text())
-}
+CASES = {case["id"]: case for case in json.loads((Path(__file__).parent / "data" / "curves.json").read_text())}
 
 
 def warmed_up(s, kwargs):
@@ -33,11 +31,7 @@ def stable_decay(kwargs, specific):
     floor = specific["min_lr_ratio"]
     curve = {"linear": fs.Linear, "cosine": fs.Cosine}[specific["decay_type"]](1.0, floor, steps=decay)
     shape = specific["warmup_type"]
-    return (
-        fs.Constant(1.0, steps=stable)
-        .then(curve)
-        .warmup(kwargs["num_warmup_steps"], start=floor, shape=shape)
-    )
+    return fs.Constant(1.0, steps=stable).then(curve).warmup(kwargs["num_warmup_steps"], start=floor, shape=shape)
 
 
 # The peer's name -> the schedule of a group with base lr b; s: transformers' scheduler_specific_kwargs.
@@ -56,25 +50,19 @@ SCHEDULES = {
             1.0,
             steps=k["schedulers"][0]["kwargs"]["total_iters"],
         )
-    ).then(
-        fs.Cosine(b, k["schedulers"][1]["kwargs"]["eta_min"], steps=k["schedulers"][1]["kwargs"]["T_max"])
-    ),
+    ).then(fs.Cosine(b, k["schedulers"][1]["kwargs"]["eta_min"], steps=k["schedulers"][1]["kwargs"]["T_max"])),
     "ChainedScheduler": lambda b, k, s: (
-        fs.Constant(
-            k["schedulers"][0]["kwargs"]["factor"], steps=k["schedulers"][0]["kwargs"]["total_iters"]
-        ).then(fs.Constant(1.0))
+        fs.Constant(k["schedulers"][0]["kwargs"]["factor"], steps=k["schedulers"][0]["kwargs"]["total_iters"]).then(
+            fs.Constant(1.0)
+        )
         * fs.Exponential(b, gamma=k["schedulers"][1]["kwargs"]["gamma"])
     ),
     "constant": lambda b, k, s: fs.Constant(b),
     "constant_with_warmup": lambda b, k, s: warmed_up(fs.Constant(b), k),
     "linear": lambda b, k, s: warmed_up(fs.Linear(b, 0.0, steps=decay_steps(k)), k),
     "cosine": lambda b, k, s: warmed_up(fs.Cosine(b, 0.0, steps=decay_steps(k), cycles=s["num_cycles"]), k),
-    "cosine_with_min_lr": lambda b, k, s: warmed_up(
-        fs.Cosine(b, b * s["min_lr_rate"], steps=decay_steps(k)), k
-    ),
-    "polynomial": lambda b, k, s: warmed_up(
-        fs.Polynomial(b, s["lr_end"], steps=decay_steps(k), power=s["power"]), k
-    ),
+    "cosine_with_min_lr": lambda b, k, s: warmed_up(fs.Cosine(b, b * s["min_lr_rate"], steps=decay_steps(k)), k),
+    "polynomial": lambda b, k, s: warmed_up(fs.Polynomial(b, s["lr_end"], steps=decay_steps(k), power=s["power"]), k),
     "warmup_stable_decay": lambda b, k, s: b * stable_decay(k, s),
 }
 

@@ -28,9 +28,7 @@ group = st.fixed_dictionaries(
         "params": st.just([object()]),
     },
 )
-plans = st.builds(
-    fs.Plan, st.lists(group, min_size=1, max_size=12), st.none() | st.just(COSINE) | st.just(LINEAR)
-)
+plans = st.builds(fs.Plan, st.lists(group, min_size=1, max_size=12), st.none() | st.just(COSINE) | st.just(LINEAR))
 
 # A layer-wise fine-tune: 12 depths, with and without weight decay; as text, for another process too.
 FINE_TUNE = """fs.Plan(

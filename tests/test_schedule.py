@@ -71,9 +71,7 @@ def test_value_is_exact_at_whole_steps(kind, data):
     check_exact(case, data.draw(oracles.whole_steps(case)))
 
 
-@pytest.mark.parametrize(
-    "kind", [k for k in oracles.CASES if k not in oracles.KINDS or oracles.KINDS[k].interpolates]
-)
+@pytest.mark.parametrize("kind", [k for k in oracles.CASES if k not in oracles.KINDS or oracles.KINDS[k].interpolates])
 @given(data=st.data())
 def test_value_is_exact_at_fractional_steps(kind, data):
     case = data.draw(oracles.CASES[kind])

@@ -96,9 +96,7 @@ def test_lr_table_without_scale_has_one_column():
 @every_example
 def test_lr_table_is_scale_times_schedule_in_float64(case):
     s = schedule(case)
-    assert same_bits(
-        fs.lr_table(s, 1300, scale=SCALE, dtype=np.float64), np.multiply.outer(s.table(1300), SCALE)
-    )
+    assert same_bits(fs.lr_table(s, 1300, scale=SCALE, dtype=np.float64), np.multiply.outer(s.table(1300), SCALE))
 
 
 @every_example
@@ -395,9 +393,7 @@ def test_any_schedule_has_the_same_bits_on_every_instruction_set(kind, data):
 def test_lr_tables_have_the_same_bits_on_every_instruction_set(use_isa, dtype):
     several = [schedule(case) for case in oracles.EXAMPLES.values()]
     scale = np.linspace(0.1, 2.0, len(several))
-    tables = by_instruction_set(
-        use_isa, lambda: fs.lr_table(several, 503, scale=scale, dtype=dtype).tobytes()
-    )
+    tables = by_instruction_set(use_isa, lambda: fs.lr_table(several, 503, scale=scale, dtype=dtype).tobytes())
     assert len(set(tables)) == 1
 
 

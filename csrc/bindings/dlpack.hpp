@@ -66,7 +66,8 @@ struct Exchange {
 
 // torch's table; it lives as long as the process. Call with the GIL.
 inline const Exchange& exchange() {
-  static const Exchange* table = nullptr;  // no guarded initialiser: waiting for its guard with the GIL could deadlock
+  static const Exchange* table =
+      nullptr;  // no guarded initialiser: waiting for its guard with the GIL could deadlock
   if (table != nullptr) return *table;
   namespace py = pybind11;
   py::object torch = py::module_::import("torch");
@@ -78,9 +79,10 @@ inline const Exchange& exchange() {
   while (header != nullptr && header->version.major != 1) header = header->previous;
   auto* found = reinterpret_cast<const Exchange*>(header);
   if (found == nullptr || found->tensor_from_object == nullptr || found->object_from_managed == nullptr) {
-    throw py::import_error("fastsched.optim: needs torch >= 2.10 (its DLPack exchange table, version 1), got " +
-                           py::str(torch.attr("__version__")).cast<std::string>() +
-                           "; upgrade with: pip install 'fastsched[torch]'");
+    throw py::import_error(
+        "fastsched.optim: needs torch >= 2.10 (its DLPack exchange table, version 1), got " +
+        py::str(torch.attr("__version__")).cast<std::string>() +
+        "; upgrade with: pip install 'fastsched[torch]'");
   }
   return *(table = found);
 }

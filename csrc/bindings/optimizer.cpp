@@ -680,10 +680,9 @@ private:
     }
   }
 
-  // As many threads as torch uses, if each gets 100 us of work: waking one takes 5 us, and up to a scheduling
-  // quantum (milliseconds) where another process, such as a data loader's, holds its core.
+  // As many threads as torch uses, if each gets as many elements as torch gives to one at least.
   int threads() const {
-    constexpr std::int64_t worth_a_thread = 1 << 17;  // elements
+    constexpr std::int64_t worth_a_thread = 1 << 15;
     std::int64_t total = 0;
     for (const AdamWork& work : work_) total += work.count;
     return static_cast<int>(std::clamp<std::int64_t>(total / worth_a_thread, 1, omp_get_max_threads()));

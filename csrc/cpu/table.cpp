@@ -126,7 +126,10 @@ struct Filler {
     for (std::int64_t done = 0; done < count;) {
       const double first = static_cast<double>(start + done);
       if (edge <= first) edge = next_edge(program, first, last);
-      const std::int64_t n = std::min(block, static_cast<std::int64_t>(edge) - (start + done));
+      // `last` rounds to 2**53 where the table ends with that step; then there is no edge left.
+      const std::int64_t ahead =
+          edge > first ? static_cast<std::int64_t>(edge) - (start + done) : count - done;
+      const std::int64_t n = std::min({block, count - done, ahead});
       program_block(program, first, n, out + done, stack.data());
       done += n;
     }
