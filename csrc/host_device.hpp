@@ -39,6 +39,14 @@ FASTSCHED_SHARED double fused(double a, double b, double c) {
 #endif
 }
 
+FASTSCHED_SHARED float root(float a) {
+#if defined(__CUDACC_RTC__)
+  return sqrtf(a);
+#else
+  return __builtin_sqrtf(a);
+#endif
+}
+
 FASTSCHED_SHARED double root(double a) {
 #if defined(__CUDACC_RTC__)
   return sqrt(a);

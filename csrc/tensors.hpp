@@ -1,8 +1,6 @@
 // What a tensor is to a kernel: an address, a length, and strides where it is not one dense block.
 #pragma once
 
-#include <cstdint>
-
 #include "updates.hpp"
 
 namespace fastsched {

@@ -30,9 +30,6 @@ struct AdamW {
   Real shrink;  // lr * weight_decay
 };
 
-FASTSCHED_SHARED float square_root(float x) { return __builtin_sqrtf(x); }
-FASTSCHED_SHARED double square_root(double x) { return __builtin_sqrt(x); }
-
 // Decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), with AMSGrad (Reddi et al. 2018) on
 // request. The decay and the update leave the parameter together, so that it is rounded once.
 template <bool amsgrad, class Real>
@@ -51,7 +48,7 @@ FASTSCHED_SHARED void adamw(const AdamW<Real>& rule, Real grad, Real& param, Rea
     max_exp_avg_sq = (max_exp_avg_sq >= second || max_exp_avg_sq != max_exp_avg_sq) ? max_exp_avg_sq : second;
     second = max_exp_avg_sq;
   }
-  const Real denominator = square_root(second) * rule.bias2 + rule.epsilon;
+  const Real denominator = root(second) * rule.bias2 + rule.epsilon;
   param = param - (rule.shrink * param + rule.step_size * exp_avg / denominator);
 }
 

@@ -15,6 +15,12 @@ extern "C" __global__ void table(const Instruction* code, long long size, double
   const Program program = {{code, size}};
   if (i < n) out[i] = value(program, first + i) * power(0.999, first + i);
 }}
+extern "C" __global__ void step(AdamWork work) {{
+  const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+  if (i >= work.count) return;
+  adamw<true>(work.rule, work.at[grad][i], work.at[param][i], work.at[exp_avg][i], work.at[exp_avg_sq][i],
+              work.at[max_exp_avg_sq][i]);
+}}
 """
 
 
