@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
+from fastsched._backend import backend
 from fastsched.plan import Plan
 from fastsched.schedule import Schedule
 
@@ -37,6 +38,7 @@ class _Fused(torch.optim.Optimizer):
     _bases: list[float | Schedule]
     _default_base: float | Schedule
     _unwarned: bool  # no scheduler was noticed on this self-advancing optimizer yet
+    _ready = True  # False while torch constructs
 
     # ---- construction
 
@@ -48,6 +50,7 @@ class _Fused(torch.optim.Optimizer):
                 f"got {type(schedule).__name__}; for example schedule=fastsched.Cosine(steps=1000)"
             )
         self._engine = _core.Engine()
+        self._ready = False
         self._schedule = schedule
         self._bases = []
         self._default_base = lr if isinstance(lr, Schedule) else 0.0  # a number is read from torch's defaults
@@ -55,6 +58,7 @@ class _Fused(torch.optim.Optimizer):
         return lr(0) if isinstance(lr, Schedule) else lr
 
     def _after_torch(self) -> None:
+        self._ready = True
         self._retime(0)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -80,7 +84,7 @@ class _Fused(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
         self._bases.append(base if isinstance(base, Schedule) else float(group["lr"]))
-        if len(self._bases) > 1 and self._engine.position:
+        if self._ready:
             self._retime(self._engine.position)
 
     # ---- time
@@ -90,6 +94,11 @@ class _Fused(torch.optim.Optimizer):
 
     def _retime(self, position: int) -> None:
         """Hand the schedules to the engine and write every scheduled group's lr for update `position`."""
+        if backend() != "native":
+            raise RuntimeError(
+                f"{type(self).__name__}: the fused step needs the native backend, got {backend()!r}; "
+                "call fastsched.use_backend('native'), or unset FASTSCHED_BACKEND"
+            )
         row = None
         if self._self_advancing():
             groups: list[dict[str, Any]] = [
@@ -340,11 +349,11 @@ class AdamW(_Fused, torch.optim.AdamW):
     Example:
         >>> import torch, fastsched as fs
         >>> model = torch.nn.Linear(4, 2)
-        >>> opt = fs.optim.AdamW(model.parameters(), lr=0.1, schedule=fs.Linear(1.0, 0.0, steps=10))
+        >>> opt = fs.optim.AdamW(model.parameters(), lr=0.5, schedule=fs.Linear(1.0, 0.0, steps=2))
         >>> model(torch.ones(1, 4)).sum().backward()
         >>> opt.step()
         >>> opt.lrs, opt.position
-        ([0.09], 1)
+        ([0.25], 1)
 
     """
 

@@ -472,7 +472,8 @@ GAMMA = _real("a constant value is gamma=1", above=0.0)
 class Constant(Kind):
     """One value: ``s(t) = value``, for ``steps`` steps or, by default, without an end.
 
-    Units: those of ``value``. Errors: ``ValueError`` if ``value`` is not finite or ``steps < 1``.
+    Source: every framework has it. Units: those of ``value``. Errors: ``ValueError`` if ``value`` is not finite or
+    ``steps < 1``.
 
     >>> s = Constant(0.5, steps=10)
     >>> s(0), s(10), s(100)

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import subprocess
 import sys
 import warnings
 
@@ -649,6 +650,42 @@ def test_add_param_group_joins_the_schedule():
     assert lrs_of(opt)[2] == 0.5 * COSINE(1)
     opt.step()
     assert lrs_of(opt) == [base * COSINE(2) for base in (0.1, 0.02, 0.5)]
+
+
+def test_add_param_group_before_the_first_step_joins_the_schedule():
+    opt = stepping()
+    opt.add_param_group({"params": params_of([(4,)]), "lr": fs.Linear(0.5, 0.25, steps=10)})
+    opt.step()
+    np.testing.assert_allclose(lrs_of(opt)[2], 0.475 * COSINE(1), rtol=4 * 2**-52)
+
+
+def test_groups_that_two_optimizers_share_are_read_by_both():
+    scheduled = stepping(lrs=(0.1,))
+    plain = fs.optim.AdamW(params_of([(3,)]))
+    plain.param_groups = scheduled.param_groups
+    for _ in range(3):
+        plain.step()
+        scheduled.step()
+    scheduled.position = 20  # lr 0 from here on
+    weights_before = weights(scheduled.param_groups[0]["params"])
+    plain.step()
+    assert equal(scheduled.param_groups[0]["params"], weights_before)
+
+
+def test_on_the_numba_backend_it_raises_and_names_the_fix():
+    fs.use_backend("numba")
+    try:
+        with pytest.raises(RuntimeError, match=r"needs the native backend, got 'numba'; call fastsched.use_backend"):
+            stepping()
+    finally:
+        fs.use_backend("native")
+
+
+def test_one_openmp_runtime_serves_torch_and_the_native_module():
+    for order in ("import torch, fastsched", "import fastsched, torch"):
+        code = f"{order}; print({{line.split()[-1] for line in open('/proc/self/maps') if 'gomp' in line}})"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert found.count("gomp") == 1, found
 
 
 def test_groups_removed_behind_its_back_are_an_error():

@@ -295,8 +295,12 @@ private:
     for (std::size_t i = 0; i < count; ++i) {
       Group& group = groups_[i];
       PyObject* dict = PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
-      if (group.dict.is(dict) && group.dict.unchanged() && !group.reread) continue;
-      read(group, dict, i);
+      if (!group.dict.is(dict) || !group.dict.unchanged() || group.reread) {
+        read(group, dict, i);
+      } else {
+        group.lr =
+            PyFloat_AsDouble(group.lr_object);  // another optimizer with this dict may have written in place
+      }
     }
     if (!same_params()) read_params();
   }
@@ -704,7 +708,6 @@ private:
   // unchanged for the next step (benchmarks/bench_step.py, 400 groups). Anybody who read the old lr holds a
   // reference: then a new one.
   static void write_lr(Group& group, double lr) {
-    group.lr = lr;
     const bool unchanged = group.dict.unchanged();
     if (unchanged && group.lr_object == group.written && Py_REFCNT(group.lr_object) == 1) {
       reinterpret_cast<PyFloatObject*>(group.lr_object)->ob_fval = lr;

@@ -1,0 +1,56 @@
+"""What the documentation shows is what happens."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastsched as fs
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PUBLIC = {name: getattr(fs, name) for name in fs.__all__ if name not in ("optim", "lr_scheduler")}
+KINDS = sorted(name for name, value in PUBLIC.items() if isinstance(value, type) and issubclass(value, fs.Schedule))
+
+
+@pytest.mark.parametrize("module", ["schedule", "plan", "groups", "optim", "_backend"])
+def test_the_examples_in_docstrings_are_right(module):
+    loaded = importlib.import_module(f"fastsched.{module}")
+    result = doctest.testmod(loaded, extraglobs=PUBLIC)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("kind", [name for name in KINDS if name != "Schedule"])
+def test_every_kind_says_formula_source_units_and_errors(kind):
+    text = PUBLIC[kind].__doc__
+    for word in ("Source:", "Units:", "Errors:", ">>>"):
+        assert word in text
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "Schedule"])
+def test_every_public_name_has_a_docstring(name):
+    assert PUBLIC[name].__doc__
+
+
+def test_the_readmes_python_runs():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 8),
+        torch.nn.Sequential(*(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU()) for _ in range(3))),
+        torch.nn.Linear(8, 2),
+    )
+    before = model[0].weight.detach().clone()
+    names = {
+        "model": model,
+        "loss_fn": torch.nn.functional.cross_entropy,
+        "loader": [(torch.ones(5, 4), torch.zeros(5, dtype=torch.int64))] * 3,
+    }
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)  # the project's own text
+    assert names["optimizer"].position == 3
+    assert not torch.equal(model[0].weight, before)
+    assert names["schedule"](250) == 0.5
