@@ -1,5 +1,6 @@
 """Whatever a step is handed, it answers as torch would or with an error that names the fix, and changes nothing."""
 
+import contextlib
 import copy
 
 import pytest
@@ -269,6 +270,55 @@ def test_a_parameter_whose_gradient_is_no_tensor_is_refused():
 
     opt = fs.optim.AdamW([Odd(torch.ones(3))])
     with pytest.raises((TypeError, ValueError, AttributeError)):
+        opt.step()
+
+
+class Meddler:
+    """A number whose reading runs code."""
+
+    def __init__(self, value, meddle):
+        self.value, self.meddle = value, meddle
+
+    def __float__(self):
+        self.meddle()
+        return self.value
+
+
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        lambda opt: opt.param_groups.clear(),
+        lambda opt: opt.param_groups[0].clear(),
+        lambda opt: opt.param_groups[0]["betas"].clear(),
+        lambda opt: opt.param_groups[0]["params"].clear(),
+        lambda opt: opt.state.clear(),
+    ],
+)
+@pytest.mark.parametrize("key", ["lr", "eps", "betas"])
+def test_a_number_that_meddles_with_the_groups_gives_an_error_or_a_step_but_no_crash(key, meddle):
+    opt = ready(*(param(3) for _ in range(4)))
+    opt.add_param_group({"params": [param(3)]})
+    group = opt.param_groups[0]
+    group["betas"] = [0.9, 0.99]
+    number = Meddler(0.5, lambda: meddle(opt))
+    group[key] = [number, Meddler(0.5, lambda: None)] if key == "betas" else number
+    for _ in range(2):
+        with contextlib.suppress(TypeError, RuntimeError, KeyError, ValueError, AttributeError, IndexError):
+            opt.step()
+
+
+def test_a_gradient_whose_reading_frees_another_parameter_is_noticed():
+    first = param(4)
+    first.grad = torch.ones(4)
+
+    class Freeing(torch.nn.Parameter):
+        @property
+        def grad(self):
+            first.untyped_storage().resize_(0)
+            return torch.ones(3)
+
+    opt = fs.optim.AdamW([first, Freeing(torch.ones(3))])
+    with pytest.raises(ValueError, match="must have memory of its own"):
         opt.step()
 
 

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "bindings/bindings.hpp"
@@ -228,6 +229,7 @@ public:
       throw py::value_error("step: param_groups has " + std::to_string(groups_.size()) +
                             " groups, the schedule another number; add groups with add_param_group()");
     }
+    find_grads();
     collect(owner);
     if (work_.empty()) return;
     const bool probe = is_checkpoint_probe();
@@ -293,6 +295,9 @@ private:
     list_ = list;
     groups_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
+      if (static_cast<std::size_t>(PyList_GET_SIZE(list.ptr())) != count) {
+        throw std::runtime_error("param_groups: changed while it was read");
+      }
       Group& group = groups_[i];
       PyObject* dict = PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
       if (!group.dict.is(dict) || !group.dict.unchanged() || group.reread) {
@@ -305,22 +310,24 @@ private:
     if (!same_params()) read_params();
   }
 
-  static double number(PyObject* value, const char* name, std::size_t group, bool& reread) {
-    if (value != nullptr && PyFloat_CheckExact(value)) return PyFloat_AS_DOUBLE(value);
-    const double result = value == nullptr ? -1.0 : PyFloat_AsDouble(value);
-    if (value == nullptr || (result == -1.0 && PyErr_Occurred())) {
+  // Numbers may be any object with __float__, whose code may do anything to the groups: hence owned
+  // references here.
+  static double number(const py::object& value, const char* name, std::size_t group, bool& reread) {
+    if (value && PyFloat_CheckExact(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
+    const double result = value ? PyFloat_AsDouble(value.ptr()) : -1.0;
+    if (!value || (result == -1.0 && PyErr_Occurred())) {
       PyErr_Clear();
       const std::string index = std::to_string(group);
       throw py::type_error("group " + index + ": " + name + " must be a number, got " +
-                           (value == nullptr ? "nothing" : type_of(value)) +
-                           "; write one into param_groups[" + index + "]['" + name + "']");
+                           (value ? type_of(value) : "nothing") + "; write one into param_groups[" + index +
+                           "]['" + name + "']");
     }
-    reread |= !PyLong_CheckExact(value);
+    reread |= !PyLong_CheckExact(value.ptr());
     return result;
   }
 
-  static bool truth(PyObject* value) {
-    const int result = value == nullptr ? 0 : PyObject_IsTrue(value);
+  static bool truth(const py::object& value) {
+    const int result = value ? PyObject_IsTrue(value.ptr()) : 0;
     if (result < 0) throw py::error_already_set();
     return result != 0;
   }
@@ -331,29 +338,32 @@ private:
                            type_of(dict));
     }
     group.dict.mark(py::reinterpret_borrow<py::object>(dict));
-    const auto refuse = [&](const std::string& message) {
-      group.dict.forget();
-      throw py::type_error("group " + std::to_string(index) + ": " + message);
+    group.reread = true;  // stays so if something below is refused
+    const auto get = [&](PyObject* key) { return py::reinterpret_borrow<py::object>(item(dict, key)); };
+    const auto refuse = [&](const std::string& rule, const py::object& received) {
+      throw py::type_error("group " + std::to_string(index) + ": " + rule + ", got " +
+                           (received ? type_of(received) : "nothing"));
     };
-    PyObject* params = item(dict, names().params);
-    if (params == nullptr || !PyList_Check(params)) {
-      refuse("params must be a list, got " + (params == nullptr ? "nothing" : type_of(params)));
+    group.params = get(names().params);
+    if (!group.params || !PyList_Check(group.params.ptr())) {
+      const py::object params = std::move(group.params);
+      group.params = py::list();
+      refuse("params must be a list", params);
     }
-    group.params = py::reinterpret_borrow<py::object>(params);
-    PyObject* betas = item(dict, names().betas);
-    if (betas == nullptr || !(PyTuple_Check(betas) || PyList_Check(betas)) || PySequence_Size(betas) != 2) {
-      refuse("betas must be two numbers, got " + (betas == nullptr ? "nothing" : type_of(betas)));
-    }
-    group.reread = true;  // stays so if a number below is refused
-    bool reread = !PyTuple_CheckExact(betas);
-    group.beta1 = number(PySequence_Fast_GET_ITEM(betas, 0), "betas", index, reread);
-    group.beta2 = number(PySequence_Fast_GET_ITEM(betas, 1), "betas", index, reread);
-    group.eps = number(item(dict, names().eps), "eps", index, reread);
-    group.weight_decay = number(item(dict, names().weight_decay), "weight_decay", index, reread);
-    group.lr = number(item(dict, names().lr), "lr", index, reread);
+    const py::object betas = get(names().betas);
+    if (!betas || !(PyTuple_Check(betas.ptr()) || PyList_Check(betas.ptr())))
+      refuse("betas must be two numbers", betas);
+    const py::tuple pair(betas);  // a list may change while its numbers are read
+    if (pair.size() != 2) refuse("betas must be two numbers", betas);
+    bool reread = !PyTuple_CheckExact(betas.ptr());
+    group.beta1 = number(pair[0], "betas", index, reread);
+    group.beta2 = number(pair[1], "betas", index, reread);
+    group.eps = number(get(names().eps), "eps", index, reread);
+    group.weight_decay = number(get(names().weight_decay), "weight_decay", index, reread);
+    group.lr = number(get(names().lr), "lr", index, reread);
+    group.maximize = truth(get(names().maximize));
+    group.amsgrad = truth(get(names().amsgrad));
     group.lr_object = item(dict, names().lr);
-    group.maximize = truth(item(dict, names().maximize));
-    group.amsgrad = truth(item(dict, names().amsgrad));
     group.reread = reread;
   }
 
@@ -374,13 +384,13 @@ private:
   void read_params() {
     params_.clear();
     state_map_ = Watched();
-    py::set seen;
+    std::unordered_set<PyObject*> seen;
     for (Group& group : groups_) {
-      for (py::handle param : py::reinterpret_borrow<py::list>(group.params)) {
+      PyObject* list = group.params.ptr();
+      for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
         params_.emplace_back();
-        params_.back().object = py::reinterpret_borrow<py::object>(param);
-        params_.back().repeated = seen.contains(param);
-        seen.add(param);
+        params_.back().object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
+        params_.back().repeated = !seen.insert(PyList_GET_ITEM(list, i)).second;
       }
       group.end = params_.size();
     }
@@ -565,8 +575,8 @@ private:
     return checked(PyObject_GetAttr(param.ptr(), names().grad));
   }
 
-  // The exchange hands out a conjugated or negated view as if it were a plain one. Asking costs 140 ns, so a
-  // gradient that was asked before is not asked again.
+  // The exchange hands out a negated view as if it were a plain one. Asking costs 140 ns, so a gradient that
+  // was asked before is not asked again.
   static bool is_negative(Param& p, const py::object& grad, const dlpack::Tensor& view) {
     if (p.plain_grad == grad.ptr() && p.plain_data == view.data) return false;
     if (grad.attr("is_neg")().cast<bool>()) return true;
@@ -575,41 +585,49 @@ private:
     return false;
   }
 
-  // Reads every parameter that has a gradient into work_; refuses before anything is changed.
-  void collect(py::handle owner) {
-    work_.clear();
+  // Finds every parameter that has a gradient. Subclasses of Tensor may run code of their own here.
+  void find_grads() {
     todo_.clear();
     group_of_.clear();
-    strided_.clear();
     std::size_t index = 0;
     for (std::size_t g = 0; g < groups_.size(); ++g) {
       for (; index < groups_[g].end; ++index) {
-        Param& p = params_[index];
-        if (p.repeated) continue;
-        py::object grad = grad_of(p.object);
+        if (params_[index].repeated) continue;
+        py::object grad = grad_of(params_[index].object);
         if (grad.is_none()) continue;
-        dlpack::Tensor to, from;
-        if (!read_tensor(p.object.ptr(), to) || !read_tensor(grad.ptr(), from)) refuse(owner, p, grad);
-        if (is_negative(p, grad, from)) {
-          grad = grad.attr("resolve_neg")();
-          if (!read_tensor(grad.ptr(), from)) refuse(owner, p, grad);
-        }
-        if (p.state.step == nullptr && !take_layout(p.state, to)) refuse(owner, p, grad);
-        if (!same_shape(p.state, to) || !same_shape(p.state, from)) refuse(owner, p, grad);
-        AdamWork work{};
-        work.at[param] = reinterpret_cast<float*>(to.address());
-        work.at[fastsched::grad] = reinterpret_cast<float*>(from.address());
-        work.count = to.count();
-        const std::int64_t* strides = p.state.strides.data();
-        if (!same_strides(to.ndim, to.shape, to.strides, strides) ||
-            !same_strides(to.ndim, to.shape, from.strides, strides)) {
-          if (overlap(to.ndim, to.shape, to.strides) == Overlap::overlapping) refuse(owner, p, grad);
-          strided_.emplace_back(work_.size(), p.state, to, from);
-        }
-        work_.push_back(work);
         todo_.push_back(index);
         group_of_.push_back(g);
         grads_.push_back(std::move(grad));
+      }
+    }
+  }
+
+  // Reads those parameters and gradients into work_, and refuses before anything is changed. From here to the
+  // update no code but torch's own runs, so the addresses stay good.
+  void collect(py::handle owner) {
+    work_.clear();
+    strided_.clear();
+    for (std::size_t i = 0; i < todo_.size(); ++i) {
+      Param& p = params_[todo_[i]];
+      py::object& grad = grads_[i];
+      dlpack::Tensor to, from;
+      if (!read_tensor(p.object.ptr(), to) || !read_tensor(grad.ptr(), from)) refuse(owner, p, grad);
+      if (is_negative(p, grad, from)) {
+        grad = grad.attr("resolve_neg")();
+        if (!read_tensor(grad.ptr(), from)) refuse(owner, p, grad);
+      }
+      if (p.state.step == nullptr && !take_layout(p.state, to)) refuse(owner, p, grad);
+      if (!same_shape(p.state, to) || !same_shape(p.state, from)) refuse(owner, p, grad);
+      work_.emplace_back();
+      AdamWork& work = work_.back();
+      work.at[param] = reinterpret_cast<float*>(to.address());
+      work.at[fastsched::grad] = reinterpret_cast<float*>(from.address());
+      work.count = to.count();
+      const std::int64_t* strides = p.state.strides.data();
+      if (!same_strides(to.ndim, to.shape, to.strides, strides) ||
+          !same_strides(to.ndim, to.shape, from.strides, strides)) {
+        if (overlap(to.ndim, to.shape, to.strides) == Overlap::overlapping) refuse(owner, p, grad);
+        strided_.emplace_back(i, p.state, to, from);
       }
     }
   }
