@@ -659,6 +659,17 @@ def test_add_param_group_before_the_first_step_joins_the_schedule():
     np.testing.assert_allclose(lrs_of(opt)[2], 0.475 * COSINE(1), rtol=4 * 2**-52)
 
 
+def test_adding_a_group_keeps_the_state_tensors_of_the_others():
+    opt = stepping()
+    opt.step()
+    first = opt.param_groups[0]["params"][0]
+    held = opt.state[first]["exp_avg"]
+    opt.add_param_group({"params": params_of([(4,)])})
+    opt.step()
+    assert opt.state[first]["exp_avg"] is held
+    assert opt.state[first]["step"].item() == 2
+
+
 def test_groups_that_two_optimizers_share_are_read_by_both():
     scheduled = stepping(lrs=(0.1,))
     plain = fs.optim.AdamW(params_of([(3,)]))

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -382,15 +383,22 @@ private:
   }
 
   void read_params() {
+    std::unordered_map<PyObject*, Param> known;  // those that stay keep their state
+    for (Param& p : params_) {
+      if (!p.repeated) known.emplace(p.object.ptr(), std::move(p));
+    }
     params_.clear();
     state_map_ = Watched();
     std::unordered_set<PyObject*> seen;
     for (Group& group : groups_) {
       PyObject* list = group.params.ptr();
       for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
-        params_.emplace_back();
-        params_.back().object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
-        params_.back().repeated = !seen.insert(PyList_GET_ITEM(list, i)).second;
+        const py::object object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
+        const auto found = known.find(object.ptr());
+        const bool first = seen.insert(object.ptr()).second;
+        params_.push_back(first && found != known.end() ? std::move(found->second) : Param());
+        params_.back().object = object;
+        params_.back().repeated = !first;
       }
       group.end = params_.size();
     }
