@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastsched._backend import backend, choose_at_import, use_backend
 from fastsched.plan import Plan, lr_table
@@ -21,6 +21,10 @@ from fastsched.schedule import (
     from_json,
 )
 
+if TYPE_CHECKING:
+    from fastsched import optim
+    from fastsched.groups import layerwise
+
 __version__ = "0.1.0"
 __all__ = [
     "Constant",
@@ -37,7 +41,6 @@ __all__ = [
     "backend",
     "from_json",
     "layerwise",
-    "lr_scheduler",
     "lr_table",
     "optim",
     "use_backend",
@@ -46,7 +49,6 @@ __all__ = [
 # What needs torch is imported when it is asked for: module, and the name in it (None for the module itself).
 _LAZY = {
     "optim": ("fastsched.optim", None),
-    "lr_scheduler": ("fastsched.lr_scheduler", None),
     "layerwise": ("fastsched.groups", "layerwise"),
 }
 

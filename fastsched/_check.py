@@ -56,9 +56,11 @@ class Number(NamedTuple):
         """The value as a Python number."""
         if value is None and self.optional:
             return None
-        kind = "an int" if self.whole else "a number"
         if not is_number(value) or (self.whole and isinstance(value, (float, np.floating))):
-            raise TypeError(f"{who}: {name} must be {kind}, got {shown(value)}; {self.advice}")
+            kind = "an int" if self.whole else "a number"
+            whole = is_number(value) and abs(value) <= LARGEST_STEP and float(value).is_integer()
+            advice = f"pass {float(value):.0f}" if whole else f"pass {kind}"
+            raise TypeError(f"{who}: {name} must be {kind}, got {shown(value)}; {advice}")
         if self.whole:
             number: int | float = operator.index(value)
         else:
