@@ -37,7 +37,6 @@ __all__ = [
     "backend",
     "from_json",
     "layerwise",
-    "lr_scheduler",
     "lr_table",
     "optim",
     "use_backend",
@@ -46,7 +45,6 @@ __all__ = [
 # What needs torch is imported when it is asked for: module, and the name in it (None for the module itself).
 _LAZY = {
     "optim": ("fastsched.optim", None),
-    "lr_scheduler": ("fastsched.lr_scheduler", None),
     "layerwise": ("fastsched.groups", "layerwise"),
 }
 
@@ -55,7 +53,14 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'fastsched' has no attribute {name!r}")
     path, member = _LAZY[name]
-    module = importlib.import_module(path)
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(
+            f"fastsched.{name}: needs torch, which is not installed; pip install 'fastsched[torch]'"
+        ) from None
     value = module if member is None else getattr(module, member)
     globals()[name] = value
     return value

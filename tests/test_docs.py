@@ -11,7 +11,7 @@ import torch
 import fastsched as fs
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-PUBLIC = {name: getattr(fs, name) for name in fs.__all__ if name not in ("optim", "lr_scheduler")}
+PUBLIC = {name: getattr(fs, name) for name in fs.__all__ if name != "optim"}
 KINDS = sorted(name for name, value in PUBLIC.items() if isinstance(value, type) and issubclass(value, fs.Schedule))
 
 
