@@ -1,10 +1,10 @@
 // Every curve: how much of its start and how much of its end a piece shows, t steps into it. The place for a
 // formula.
 //
-// A curve returns two weights that add to 1, BOTH accurate to a few ulp of themselves, so that start*from +
-// end*to is accurate next to either end. It gets there by counting from the nearer end: the remaining steps n
-// - t are as exact as t. Number is double, or Wide for a piece whose ends differ in sign, where the two terms
-// cancel.
+// A curve mixes its ends with two weights that add to 1, BOTH accurate to a few ulp of themselves, so that
+// start*from + end*to is accurate next to either end. It gets there by counting from the nearer end: the
+// remaining steps n - t are as exact as t. Number is double, or Wide for a piece whose ends differ in sign,
+// where the two terms cancel.
 #pragma once
 
 #include "scalar.hpp"

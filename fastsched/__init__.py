@@ -57,7 +57,14 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'fastsched' has no attribute {name!r}")
     path, member = _LAZY[name]
-    module = importlib.import_module(path)
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(
+            f"fastsched.{name}: needs torch, which is not installed; pip install 'fastsched[torch]'"
+        ) from None
     value = module if member is None else getattr(module, member)
     globals()[name] = value
     return value

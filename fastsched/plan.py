@@ -38,29 +38,21 @@ class _Curves:
         self.curves: list[Schedule] = []
         self._index: dict[Schedule, int] = {}
         # Most groups share one object: comparing identities first saves hashing its parts.
-        self._known: dict[int, tuple[Schedule, int, float]] = {}
+        self._known: dict[int, tuple[Schedule, int]] = {}
 
     def place(self, schedule: Schedule, scale: float = 1.0) -> tuple[int, float]:
         """Where the curve of ``scale * schedule`` is, and its scale."""
+        if isinstance(schedule, Scaled) and scale == 1.0:  # two factors would be one rounding more
+            schedule, scale = schedule.schedule, schedule.factor
+        if isinstance(schedule, Constant):
+            return -1, scale * schedule.value
         known = self._known.get(id(schedule))
         if known is None:
-            factor = 1.0
-            curve = schedule
-            if isinstance(curve, Scaled) and scale == 1.0:
-                factor, curve = curve.factor, curve.schedule
-            if isinstance(curve, Constant):
-                return -1, scale * (factor * curve.value)
-            column = self._index.setdefault(curve, len(self.curves))
+            column = self._index.setdefault(schedule, len(self.curves))
             if column == len(self.curves):
-                self.curves.append(curve)
-            if scale != 1.0:
-                return self._remember(schedule, column, 1.0, scale)
-            return self._remember(schedule, column, factor, 1.0) if factor == 1.0 else (column, factor)
-        return known[1], scale * known[2]
-
-    def _remember(self, schedule: Schedule, column: int, factor: float, scale: float) -> tuple[int, float]:
-        self._known[id(schedule)] = (schedule, column, factor)
-        return column, scale * factor
+                self.curves.append(schedule)
+            known = self._known[id(schedule)] = (schedule, column)
+        return known[1], scale
 
 
 def _row(curves: Sequence[Schedule], column: npt.NDArray[np.int32], scale: Floats) -> _backend.Row:
@@ -226,13 +218,19 @@ class Plan:
     def at(self, step: float, *, out: dict[str, Floats] | None = None) -> dict[str, Floats]:
         """The values at one step: a float64 array ``(groups,)`` per name, NaN where a group lacks it.
 
-        ``out``, the result of an earlier call, is filled in place if given.
+        ``out``, the result of an earlier call, is filled in place if given. Errors: ``ValueError`` if it is
+        not such a result.
         """
         t = step_number(step)
         if out is None:
             out = {name: np.empty(self._groups) for name in self._columns}
         elif not isinstance(out, dict) or out.keys() != self._columns.keys():
             raise ValueError(f"Plan.at: out must have the keys {', '.join(self._columns)}; pass an earlier result")
+        else:
+            for array in out.values():
+                empty_table("Plan.at", (self._groups,), np.float64, array)
+                if not array.flags.c_contiguous:
+                    raise ValueError("Plan.at: out must be contiguous; pass an earlier result")
         for name in self._columns:
             self._row(name).at(t, out[name])
         return out

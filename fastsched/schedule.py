@@ -430,11 +430,11 @@ class Kind(Schedule):
         super().__init_subclass__()
         _kinds[cls.__name__] = cls
 
-    def _set(self, length: int | float | None = None, **values: Any) -> None:
-        """Checks every field by its rule and sets it. ``length`` is for kinds without a field `steps`."""
+    def _set(self, **values: Any) -> None:
+        """Checks every field by its rule and sets it. A kind without a field ``steps``, or with None, has no end."""
         who = type(self).__name__
         values = {name: rule(who, name, values[name]) for name, rule in self._rules.items()}
-        steps = values.pop("steps", length)
+        steps = values.pop("steps", None)
         self._freeze(math.inf if steps is None else steps, **values)
         object.__setattr__(self, "_values", tuple(values.get(name, steps) for name in self._rules))
 
@@ -460,13 +460,9 @@ class Kind(Schedule):
         return Curve(name, start, end, float(self.steps), p, q, r)
 
 
-def _real(advice: str, **bounds: Any) -> Number:
-    return Number(advice, **bounds)
-
-
-START = _real("pass the value at step 0")
-END = _real("pass the value at the last step")
-GAMMA = _real("a constant value is gamma=1", above=0.0)
+START = Number("pass the value at step 0")
+END = Number("pass the value at the last step")
+GAMMA = Number("a constant value is gamma=1", above=0.0)
 
 
 class Constant(Kind):
@@ -540,9 +536,9 @@ class Cosine(Kind):
         "start": START,
         "end": END,
         "steps": STEPS,
-        "cycles": _real("one descent is cycles=0.5", above=0.0, most=2.0**40),
-        "exponent": _real("the plain cosine has exponent=1", above=0.0),
-        "k": _real("the plain cosine has k=1", above=0.0),
+        "cycles": Number("one descent is cycles=0.5", above=0.0, most=2.0**40),
+        "exponent": Number("the plain cosine has exponent=1", above=0.0),
+        "k": Number("the plain cosine has k=1", above=0.0),
     }
 
     def __init__(
@@ -586,7 +582,7 @@ class Polynomial(Kind):
         "start": START,
         "end": END,
         "steps": STEPS,
-        "power": _real("a straight line has power=1", above=0.0),
+        "power": Number("a straight line has power=1", above=0.0),
     }
 
     def __init__(self, start: float = 1.0, end: float = 0.0, *, steps: int, power: float = 1.0) -> None:
@@ -674,9 +670,9 @@ class Exponential(Kind):
     staircase: bool
     _rules: ClassVar = {
         "start": START,
-        "gamma": _real("a constant value is gamma=1", above=0.0, optional=True),
-        "rate": _real("a constant value is rate=0", optional=True),
-        "every": _real("a factor for every step is every=1", above=0.0, most=LARGEST_STEP),
+        "gamma": Number("a constant value is gamma=1", above=0.0, optional=True),
+        "rate": Number("a constant value is rate=0", optional=True),
+        "every": Number("a factor for every step is every=1", above=0.0, most=LARGEST_STEP),
         "staircase": Flag("a smooth curve is False"),
     }
 
@@ -724,7 +720,7 @@ class StepDecay(Kind):
     _rules: ClassVar = {
         "start": START,
         "gamma": GAMMA,
-        "every": _real("pass the number of steps between two drops", above=0.0, most=LARGEST_STEP),
+        "every": Number("pass the number of steps between two drops", above=0.0, most=LARGEST_STEP),
     }
 
     def __init__(self, start: float = 1.0, *, gamma: float, every: float) -> None:

@@ -265,6 +265,13 @@ _ROWS = [
         _both,
     ),
     Kind(
+        "Logarithmic",
+        {"start": signed, "end": signed, "steps": horizons},
+        lambda t, start, end, steps: _between(start, end, 1 - _log_ratio(t, steps)),
+        [{"start": 0.0, "end": 1.0, "steps": 1000}, {"start": 0.1, "end": 1e-3, "steps": 777}],
+        _both,
+    ),
+    Kind(
         "Geometric",
         {"start": positive, "end": positive, "steps": horizons},
         lambda t, start, end, steps: mp(start) ** mp(1 - t / steps) * mp(end) ** mp(t / steps),

@@ -68,6 +68,10 @@ def test_an_unknown_instruction_set_in_the_environment_is_a_clear_error():
     assert "baseline" in last
 
 
+def test_an_empty_instruction_set_in_the_environment_is_none():
+    assert output("from fastsched import _core; print(_core.isa())", FASTSCHED_ISA="") == _core.isas()[-1]
+
+
 @pytest.mark.parametrize("name", _core.isas())
 def test_the_environment_chooses_the_instruction_set(name):
     assert output("from fastsched import _core; print(_core.isa())", FASTSCHED_ISA=name) == name
@@ -88,6 +92,16 @@ s = fs.Cosine(steps=10).warmup(2)
 print(s(2), fs.lr_table(s, 3).shape, fs.Plan([dict(lr=0.5)], s).at(2)["lr"][0])
 """
     assert output(code) == "1.0 (3, 1) 0.5"
+
+
+@pytest.mark.parametrize("name", ["optim", "layerwise"])
+def test_what_needs_torch_says_so_where_there_is_none(name):
+    done = python(f"import sys; sys.modules['torch'] = None; import fastsched; fastsched.{name}")
+    assert f"fastsched.{name}: needs torch, which is not installed" in done.stderr.splitlines()[-1]
+
+
+def test_every_name_that_is_promised_is_there():
+    assert output("from fastsched import *; print(Plan.__name__, layerwise.__name__)") == "Plan layerwise"
 
 
 # Numba against native.

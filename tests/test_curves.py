@@ -101,6 +101,7 @@ def broken(**fields):
         broken(next=-1),
         broken(offset=-1.0),
         broken(offset=math.nan),
+        broken(offset=0.5),
     ],
 )
 def test_a_broken_program_is_refused(code):

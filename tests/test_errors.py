@@ -59,6 +59,10 @@ KINDS = {
         {"start": 1.0, "end": 0.1, "steps": 10},
         {"start": "positive", "end": "positive", "steps": "count"},
     ),
+    "Logarithmic": (
+        {"start": 1.0, "end": 0.1, "steps": 10},
+        {"start": "finite", "end": "finite", "steps": "count"},
+    ),
     "Exponential": (
         {"start": 1.0, "gamma": 0.9, "every": 2, "staircase": True},
         {"start": "finite", "gamma": "not negative or none", "every": "every", "staircase": "flag"},

@@ -150,6 +150,20 @@ def test_writing_into_a_row_changes_no_later_row():
     assert plan.at(0)["lr"][0] == 0.1
 
 
+@pytest.mark.parametrize("backend", ["native", "numba"])
+@pytest.mark.parametrize(
+    "out", [np.zeros(3), np.zeros((2, 1)), np.zeros(2, np.float32), np.zeros(4)[::2]], ids=["long", "2d", "f4", "gaps"]
+)
+def test_a_row_for_another_plan_is_refused_and_left_alone(backend, out):
+    fs.use_backend(backend)
+    try:
+        with pytest.raises(ValueError, match=r"Plan\.at: out must"):
+            fs.Plan([{"lr": 0.1}, {"lr": 0.2}], COSINE).at(0, out={"lr": out})
+    finally:
+        fs.use_backend("native")
+    assert not out.any()
+
+
 def test_any_iterable_of_mappings_makes_a_plan():
     from types import MappingProxyType
 
@@ -309,6 +323,13 @@ def test_json_of_the_wrong_type_is_a_type_error(text):
 
 def test_equal_plans_have_equal_fingerprints():
     assert fine_tune().fingerprint == fine_tune().fingerprint
+
+
+def test_it_does_not_matter_to_the_fingerprint_whether_equal_schedules_are_one_object():
+    twice = [2.0 * fs.Cosine(1.0, 0.1, steps=100) for _ in range(2)]
+    one = fs.Plan([{"lr": 0.5, "weight_decay": twice[0]}], twice[0])
+    two = fs.Plan([{"lr": 0.5, "weight_decay": twice[1]}], twice[0])
+    assert one.fingerprint == two.fingerprint
 
 
 def test_the_order_of_names_in_a_group_does_not_matter_to_the_fingerprint():

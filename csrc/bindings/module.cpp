@@ -21,7 +21,8 @@ void use_isa(const std::string& name) {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Native kernels of fastsched; use the names of the package instead.";
-  if (const char* name = std::getenv("FASTSCHED_ISA")) use_isa(name);
+  const char* const isa = std::getenv("FASTSCHED_ISA");
+  if (isa != nullptr && *isa != '\0') use_isa(isa);  // empty is unset, as for FASTSCHED_BACKEND
 
   m.def("isa", [] { return fastsched::instruction_set().name; }, "Name of the instruction set in use.");
   m.def("use_isa", &use_isa, pybind11::arg("name"),

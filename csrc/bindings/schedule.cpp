@@ -20,11 +20,14 @@ namespace {
 
 using Code_vector = std::vector<Instruction>;
 
+bool is_step(double t) {
+  return t >= 0.0 && t <= largest_step && static_cast<double>(static_cast<std::int64_t>(t)) == t;
+}
+
 bool is_length(const Instruction& in) {
   const double steps = in.curve.steps;
-  const bool is_whole =
-      steps >= 1.0 && steps <= largest_step && static_cast<double>(static_cast<std::int64_t>(steps)) == steps;
-  return is_whole || (steps > largest_step && std::isinf(steps) && !has_halves(in.code));
+  return (steps >= 1.0 && is_step(steps)) ||
+         (steps > largest_step && std::isinf(steps) && !has_halves(in.code));
 }
 
 // What is wrong with a program; empty if it runs forward, within its stack, and leaves one value.
@@ -46,7 +49,8 @@ std::string find_fault(const Code_vector& code) {
     if (d == unreached) return "an instruction is never reached";
     if (in.code < Code{} || in.code >= Code::count) return "an instruction has an unknown code";
     if (in.next <= i || in.next > size) return "an instruction does not lead forward";
-    if (!(in.offset >= 0.0 && in.offset <= largest_step)) return "an offset is out of range";
+    // Between two whole edges a table always advances; a fractional one would stop it for good.
+    if (!is_step(in.offset)) return "an offset is no step";
     int needed = 0, left = 1;
     if (in.code == Code::multiply || in.code == Code::add) needed = 2;
     if (in.code == Code::scale) needed = 1;

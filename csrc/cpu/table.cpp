@@ -116,7 +116,7 @@ void program_block(const Program& program, double first, std::int64_t count, dou
   }
 }
 
-// One thread's stack of blocks, and the place where its program's next edge is kept from block to block.
+// One thread's stack of blocks.
 struct Filler {
   std::vector<double> stack = std::vector<double>(stack_size * block);
 
