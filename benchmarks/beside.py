@@ -27,4 +27,4 @@ def beside(benchmark, group, ours, name, baseline, *, rounds, calls=1, before=No
 
     benchmark.group = group
     benchmark.pedantic(block, setup=baseline_block, rounds=rounds, warmup_rounds=2)
-    benchmark.extra_info |= {"baseline": name, "baseline_median": median(times[2:]), "calls": calls}
+    benchmark.extra_info |= {"baseline": name, "baseline_median": median(times[2:] or times), "calls": calls}

@@ -74,9 +74,8 @@ FASTSCHED_SHARED Power2 exp2_parts(Pair y) {
   p = fused(p, f, 0x1.ebfbdff82c598p-3);
   p = fused(p, f, 0x1.62e42fefa39efp-1);
   const double scale = from_bits((bits_of(shifted) + 1023u) << 52);
-  // Underflow goes to zero, overflow to infinity: at these ends 1 + fraction is meaningless but finite.
-  const double infinite = from_bits(0x7ff0000000000000u);
-  return {choose(under, 0.0, choose(over, infinite, scale)), f * p};
+  // Underflow goes to zero, overflow to infinity, whatever f has become there.
+  return {choose(under, 0.0, scale), choose(over, 0x1p1000, choose(under, 0.0, f * p))};
 }
 
 // value = significand * 2**exponent, the significand in [1, 2) or (-2, -1]; below the normal numbers it is

@@ -1,7 +1,7 @@
 // The update rules: one element each, no addressing. The same functions serve every instruction set and CUDA.
 #pragma once
 
-#include "host_device.hpp"
+#include "scalar.hpp"
 
 namespace fastsched {
 
@@ -29,6 +29,32 @@ struct AdamW {
   Real epsilon;
   Real shrink;  // lr * weight_decay
 };
+
+// A group's hyperparameters at one update.
+struct AdamWNumbers {
+  double lr, beta1, beta2, eps, weight_decay;
+  bool maximize;
+};
+
+// 1 - beta**update, the share of a running average that has come in after `update` updates.
+FASTSCHED_SHARED double bias_correction(double beta, double update) { return 1.0 - power(beta, update); }
+
+template <class Real>
+FASTSCHED_SHARED Average<Real> average(double beta) {
+  const bool from_now = beta < 0.5;
+  return {static_cast<Real>(from_now ? -beta : 1.0 - beta), from_now};
+}
+
+template <class Real>
+FASTSCHED_SHARED AdamW<Real> adamw_rule(const AdamWNumbers& n, double bias1, double bias2) {
+  return {average<Real>(n.beta1),
+          average<Real>(n.beta2),
+          static_cast<Real>(n.maximize ? -1 : 1),
+          static_cast<Real>(n.lr / bias1),
+          static_cast<Real>(1.0 / root(bias2)),
+          static_cast<Real>(n.eps),
+          static_cast<Real>(n.lr * n.weight_decay)};
+}
 
 // Decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), with AMSGrad (Reddi et al. 2018) on
 // request. The decay and the update leave the parameter together, so that it is rounded once.

@@ -155,7 +155,7 @@ def step_array(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float
         if not (low >= 0 and high <= LARGEST_STEP):
             rule = "<= 2**53" if low >= 0 else ">= 0 and no NaN"
             raise ValueError(f"steps must be {rule}, got an array of shape {steps.shape} with others; {STEP_ADVICE}")
-    return np.ascontiguousarray(steps, dtype=np.float64)
+    return np.asarray(steps, dtype=np.float64, order="C")
 
 
 def window(who: str, steps: Any, start: Any) -> tuple[int, int]:

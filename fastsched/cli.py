@@ -49,12 +49,14 @@ def demo(out: Path, seed: int, steps: int) -> None:
             f"the demo needs {missing}, which is not installed; pip install 'fastsched[demo]'"
         ) from None
     try:
-        demonstration.run(out, seed=seed, steps=steps)
-    except ImportError as error:  # an installation without the native module: the message names the fix
-        raise click.ClickException(str(error)) from None
+        demonstration.writable(out)
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror or error}") from None
     except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        demonstration.run(out, seed=seed, steps=steps)
+    except ImportError as error:  # an installation without the native module: the message names the fix
         raise click.ClickException(str(error)) from None
 
 

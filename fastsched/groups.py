@@ -190,8 +190,14 @@ def _blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
         kind = type(longest[0][1])
         if not issubclass(kind, nn.Sequential | nn.ModuleList) and _composite(longest):
             inside = tuple(f"{block}." for block, _ in longest)
-            outside = [found for path, found in lists if not f"{path}.".startswith(inside)]
-            longest = [block for found in outside if type(found[0][1]) is kind for block in found]
+            outside = [entry for entry in lists if not f"{entry[0]}.".startswith(inside)]
+            for path, found in outside:
+                if type(found[0][1]) is not kind and len(found) > 1 and 2 * len(found) >= len(longest):
+                    raise ValueError(
+                        f"layerwise: the model must have one stack of blocks, found {longest[0][0].rpartition('.')[0]} "
+                        f"and {path}; call layerwise for each part of the model and join the lists"
+                    )
+            longest = [block for _, found in outside if type(found[0][1]) is kind for block in found]
         if len(longest) > 1:
             return longest
     names = [name for name, _ in model.named_parameters()]

@@ -15,6 +15,7 @@ from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
 from fastsched._backend import backend
+from fastsched._check import LARGEST_STEP, Number
 from fastsched.plan import Plan
 from fastsched.schedule import Schedule
 
@@ -29,6 +30,11 @@ except ImportError as error:  # a wheel without the native module: schedules sti
 __all__ = ["AdamW"]
 
 
+_LR = Number("pass a learning rate such as 1e-3, or a Schedule", least=0)
+_POSITION = Number("count updates from 0", least=0, most=LARGEST_STEP, whole=True)
+_FACTOR = Number("pass a factor such as 0.1", least=0)
+
+
 class _Fused(torch.optim.Optimizer):
     """What the fused optimizers share: time, base learning rates, and the way into the native step."""
 
@@ -36,7 +42,7 @@ class _Fused(torch.optim.Optimizer):
     _schedule: Schedule | None
     # Per group what `schedule` multiplies: from the code, never from a checkpoint.
     _bases: list[float | Schedule]
-    _default_base: float | Schedule
+    _default_base: float | Tensor | Schedule
     _unwarned: bool  # no scheduler was noticed on this self-advancing optimizer yet
     _ready = True  # False while torch constructs
 
@@ -53,7 +59,7 @@ class _Fused(torch.optim.Optimizer):
         self._ready = False
         self._schedule = schedule
         self._bases = []
-        self._default_base = lr if isinstance(lr, Schedule) else 0.0  # a number is read from torch's defaults
+        self._default_base = lr
         self._unwarned = False
         return lr(0) if isinstance(lr, Schedule) else lr
 
@@ -68,60 +74,64 @@ class _Fused(torch.optim.Optimizer):
             ValueError: a parameter is no float32 tensor in CPU memory, or its elements overlap.
 
         """
-        base: Any = None
+        base: float | Schedule = 0.0
         if isinstance(param_group, dict):
-            base = param_group.get("lr", self._default_base)
+            base = self._base_of(param_group.get("lr", self._default_base))
             if isinstance(base, Schedule):
                 param_group = {**param_group, "lr": base(self._engine.position)}
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
+        self._bases.append(base)
         try:
-            for index, param in enumerate(group["params"]):
+            for index, param in enumerate(self.param_groups[-1]["params"]):
                 reason = _unusable(param)
                 if reason:
                     raise ValueError(f"{type(self).__name__}: {self._place(param, index)}: {reason}")
-        except ValueError:
+            if self._ready:
+                self._retime(self._engine.position, keep_written=True)
+        except BaseException:
             self.param_groups.pop()
+            self._bases.pop()
             raise
-        self._bases.append(base if isinstance(base, Schedule) else float(group["lr"]))
-        if self._ready:
-            self._retime(self._engine.position)
+
+    def _base_of(self, lr: float | Tensor | Schedule) -> float | Schedule:
+        if isinstance(lr, Schedule):
+            return lr
+        number: float = _LR(type(self).__name__, "lr", lr.item() if isinstance(lr, Tensor) else lr)
+        return number
 
     # ---- time
 
-    def _self_advancing(self) -> bool:
-        return self._schedule is not None or any(isinstance(base, Schedule) for base in self._bases)
-
-    def _retime(self, position: int) -> None:
-        """Hand the schedules to the engine and write every scheduled group's lr for update `position`."""
+    def _row(self, bases: list[float | Schedule]) -> _core.Row | None:
+        """What the engine reads every group's lr from; None where nothing is scheduled."""
         if backend() != "native":
             raise RuntimeError(
                 f"{type(self).__name__}: the fused step needs the native backend, got {backend()!r}; "
                 "call fastsched.use_backend('native'), or unset FASTSCHED_BACKEND"
             )
-        row = None
-        if self._self_advancing():
-            groups: list[dict[str, Any]] = [
-                {"lr": base} if self._schedule is not None or isinstance(base, Schedule) else {} for base in self._bases
-            ]
-            row = cast(_core.Row, Plan(groups, self._schedule)._row("lr"))
-            self._unwarned = True
-        self._engine.move_to(self, position, row)
+        groups: list[dict[str, Any]] = [{"lr": base} if self._scheduled(base) else {} for base in bases]
+        return cast(_core.Row, Plan(groups, self._schedule)._row("lr")) if any(groups) else None
+
+    def _scheduled(self, base: float | Schedule) -> bool:
+        return self._schedule is not None or isinstance(base, Schedule)
+
+    def _retime(self, position: int, *, keep_written: bool = False) -> None:
+        """Hand the schedules to the engine, which writes every scheduled group's lr for update `position`."""
+        row = self._row(self._bases)
+        self._engine.move_to(self, position, row, keep_written)
+        self._unwarned = row is not None
 
     @property
     def position(self) -> int:
         """The 0-based index of the update about to be made: the number of updates made so far.
 
-        Setting it moves the schedule, and `group["lr"]` with it; the moments' own step counts stay.
+        Setting it moves the schedule, and `group["lr"]` with it. The moments keep their own step counts, and a
+        checkpoint holds only those: set the position again after loading one.
         """
         return self._engine.position
 
     @position.setter
     def position(self, step: int) -> None:
-        if isinstance(step, bool) or not isinstance(step, int):
-            raise TypeError(f"{type(self).__name__}: position must be an int, got {type(step).__name__}")
-        if not 0 <= step <= 2**53:
-            raise ValueError(f"{type(self).__name__}: position must be in 0..2**53, got {step}")
+        step = _POSITION(type(self).__name__, "position", step)
         self._retime(step)
 
     @property
@@ -141,16 +151,23 @@ class _Fused(torch.optim.Optimizer):
             IndexError: no such group.
 
         """
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
-            raise TypeError(f"{type(self).__name__}: scale_lr: factor must be a number, got {type(factor).__name__}")
-        if not 0 <= factor < float("inf"):
-            raise ValueError(f"{type(self).__name__}: scale_lr: factor must be finite and >= 0, got {factor}")
-        indices = range(len(self._bases)) if group is None else [range(len(self._bases))[group]]
+        name = f"{type(self).__name__}: scale_lr"
+        factor = _FACTOR(name, "factor", factor)
+        count = len(self._bases)
+        if group is not None and (isinstance(group, bool) or not isinstance(group, int)):
+            raise TypeError(f"{name}: group must be an int or None, got {type(group).__name__}; pass its index")
+        if group is not None and not -count <= group < count:
+            raise IndexError(f"{name}: group must be an index into the {count} groups, got {group}")
+        indices = range(count) if group is None else [group]
+        bases = list(self._bases)
         for index in indices:
-            self._bases[index] = self._bases[index] * factor
-            if not self._self_advancing():
-                self.param_groups[index]["lr"] *= factor
-        self._retime(self._engine.position)
+            bases[index] = bases[index] * factor
+        row = self._row(bases)  # raises before anything is changed
+        for index in indices:
+            if not self._scheduled(bases[index]):
+                self.param_groups[index]["lr"] = self.param_groups[index]["lr"] * factor
+        self._bases = bases
+        self._engine.move_to(self, self._engine.position, row, True)
 
     # ---- the step
 
@@ -373,6 +390,9 @@ class AdamW(_Fused, torch.optim.AdamW):
         fused: bool | None = None,
         schedule: Schedule | None = None,
     ) -> None:
+        for name, given in (("betas", betas), ("eps", eps), ("weight_decay", weight_decay)):
+            if any(isinstance(value, Schedule) for value in (given if isinstance(given, tuple) else (given,))):
+                raise TypeError(f"AdamW: {name} must be a number, got a Schedule; only lr takes one so far")
         for flag, value in (("capturable", capturable), ("differentiable", differentiable)):
             if value:
                 raise ValueError(f"AdamW: {flag} must be False, got {value}; use torch.optim.AdamW where you need it")

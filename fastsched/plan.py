@@ -318,6 +318,10 @@ class Plan:
         return self._cache["fingerprint"]  # type: ignore[no-any-return]
 
 
+# What is never a flag, a name or a tensor to be trained: a value of another type there is a mistake.
+_NUMBERS = frozenset({"lr", "weight_decay", "momentum", "dampening", "eps", "alpha", "rho", "beta1", "beta2"})
+
+
 def _hyperparameters(group: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for name, value in group.items():
         if name == "betas" and isinstance(value, (tuple, list)) and len(value) == 2:
@@ -325,6 +329,10 @@ def _hyperparameters(group: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield "beta2", value[1]
         elif type(value) is float or isinstance(value, Schedule) or is_number(value):
             yield str(name), value
+        elif name in _NUMBERS and value is not None:
+            if isinstance(value, (str, bool)) or not hasattr(value, "__float__"):
+                raise TypeError(f"Plan: {name} must be a number or a Schedule, got {shown(value)}; convert it first")
+            yield str(name), float(value)  # a tensor or array of one element
 
 
 def _times(

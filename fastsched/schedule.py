@@ -435,7 +435,8 @@ class Kind(Schedule):
         who = type(self).__name__
         values = {name: rule(who, name, values[name]) for name, rule in self._rules.items()}
         steps = values.pop("steps", None)
-        self._freeze(math.inf if steps is None else steps, **values)
+        size = sum(2 * len(value) for value in values.values() if isinstance(value, tuple)) + 1
+        self._freeze(math.inf if steps is None else steps, size=size, **values)
         object.__setattr__(self, "_values", tuple(values.get(name, steps) for name in self._rules))
 
     def _token(self) -> Token:
@@ -754,8 +755,7 @@ class MultiStep(Kind):
 
     def __init__(self, start: float = 1.0, *, milestones: Iterable[int], gamma: float) -> None:
         self._set(start=start, milestones=milestones, gamma=gamma)
-        object.__setattr__(self, "_size", 2 * len(self.milestones) + 1)
-        self._levels()
+        self._levels()  # raises where a value leaves the range
 
     def _levels(self) -> list[float]:
         """``start * gamma**i``, each rounded once."""

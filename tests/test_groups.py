@@ -306,3 +306,8 @@ def test_a_model_without_a_block_list_is_refused_with_its_names():
 def test_a_model_without_trainable_parameters_is_refused():
     with pytest.raises(ValueError, match="must have a parameter that trains, got none"):
         fs.layerwise(Vit().requires_grad_(False), 0.1)
+
+
+def test_two_different_stacks_are_refused_because_structure_does_not_tell_which_is_deeper():
+    with pytest.raises(ValueError, match=r"one stack of blocks, found decoder\.layers and encoder\.layers"):
+        fs.layerwise(nn.Transformer(4, 2, 2, 3, 8, batch_first=True), 0.1)

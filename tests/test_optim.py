@@ -387,6 +387,57 @@ def test_scale_lr_lasts():
     assert lrs_of(opt) == [0.1 * 0.5 * COSINE(2), 0.02 * 0.5 * 10 * COSINE(2)]
 
 
+def test_scale_lr_reaches_the_groups_without_schedule_beside_scheduled_ones():
+    line = fs.Linear(0.3, 0.1, steps=10)
+    opt = stepping(schedule=None, lrs=(0.1, line))
+    opt.scale_lr(0.5)
+    assert lrs_of(opt) == [0.05, 0.5 * line(0)]
+
+
+def test_scale_lr_scales_a_shared_tensor_lr_once_and_leaves_it_alone():
+    lr = torch.tensor(0.5)
+    opt = fs.optim.AdamW([{"params": [p]} for p in params_of([(3,)] * 3)], lr=lr)
+    opt.scale_lr(0.5)
+    assert opt.lrs == [0.25] * 3
+    assert lr.item() == 0.5
+
+
+def test_a_refused_scale_lr_changes_nothing():
+    opt = stepping()
+    opt.scale_lr(1e200)
+    with pytest.raises(ValueError, match="at most 1e290"):
+        opt.scale_lr(1e200)
+    opt.position = 3
+    assert opt.position == 3
+
+
+def test_a_value_written_by_hand_survives_scale_lr_and_new_groups():
+    opt = stepping()
+    opt.step()
+    opt.param_groups[0]["lr"] = 0.7
+    opt.scale_lr(0.5)
+    opt.add_param_group({"params": params_of([(4,)])})
+    assert lrs_of(opt)[:2] == [0.7, 0.02 * 0.5 * COSINE(1)]
+    opt.step()
+    assert lrs_of(opt)[0] == 0.1 * 0.5 * COSINE(2)
+
+
+@pytest.mark.parametrize("lr", ["a", "0.1", None, -1.0, float("nan"), True])
+def test_a_group_with_a_bad_lr_is_refused_and_not_added(lr):
+    opt = stepping()
+    with pytest.raises((TypeError, ValueError), match="AdamW: lr must be"):
+        opt.add_param_group({"params": params_of([(4,)]), "lr": lr})
+    opt.step()
+    assert len(opt.param_groups) == 2
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "eps", "betas"])
+def test_a_schedule_where_only_numbers_are_served_is_refused(name):
+    value = (COSINE, 0.9) if name == "betas" else COSINE
+    with pytest.raises(TypeError, match=f"AdamW: {name} must be a number, got a Schedule"):
+        fs.optim.AdamW(params_of([(3,)]), **{name: value})
+
+
 def test_scale_lr_without_schedule_scales_the_groups_lr():
     opt = stepping(schedule=None)
     opt.scale_lr(0.5, group=0)
@@ -397,7 +448,7 @@ def test_scale_lr_without_schedule_scales_the_groups_lr():
 @pytest.mark.parametrize(
     ("factor", "group", "error"),
     [(-1, None, ValueError), (float("nan"), None, ValueError), (float("inf"), 0, ValueError), ("2", None, TypeError),
-     (True, None, TypeError), (2.0, 5, IndexError)],
+     (True, None, TypeError), (2.0, 5, IndexError), (2.0, True, TypeError)],
 )  # fmt: skip
 def test_scale_lr_refuses_what_is_no_factor_or_group(factor, group, error):
     opt = stepping()

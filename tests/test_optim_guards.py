@@ -3,6 +3,7 @@
 import contextlib
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -344,9 +345,46 @@ def test_the_engine_refuses_an_owner_that_is_no_optimizer(argument):
         engine.move_to(argument, 0, None)
 
 
+@pytest.mark.parametrize("kind", ["Row", "Program", "Engine"])
+def test_an_object_that_no_constructor_has_seen_does_not_crash(kind):
+    cls = getattr(fs._core, kind)
+    for _ in range(20):
+        empty = cls.__new__(cls)
+        for name in ("__len__", "at", "table", "value", "values", "step", "bind", "move_to"):
+            if hasattr(empty, name):
+                method = getattr(empty, name)
+                for arguments in ((), (0.0,), (0.0, np.empty(3)), (0, np.empty((3, 3))), (ready(param(2)),)):
+                    with contextlib.suppress(Exception):
+                        method(*arguments)
+
+
+def test_a_gradient_whose_methods_free_another_parameter_is_noticed():
+    first, second = param(4), param(3)
+
+    class Freeing(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.is_neg:
+                first.untyped_storage().resize_(0)
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    first.grad = torch.ones(4)
+    second.grad = torch.ones(3).as_subclass(Freeing)
+    opt = fs.optim.AdamW([first, second])
+    with pytest.raises(ValueError, match="must have memory of its own"):
+        opt.step()
+
+
+@pytest.mark.parametrize("position", [-1, 2**53 + 1])
+def test_the_engine_refuses_a_position_out_of_range(position):
+    opt = ready(param(2))
+    with pytest.raises(ValueError, match="position must be in"):
+        opt._engine.move_to(opt, position, None)
+
+
 def test_the_engine_refuses_a_row_that_is_no_row_or_of_another_length():
     opt = ready(param(2))
-    with pytest.raises((TypeError, RuntimeError)):
+    with pytest.raises(TypeError, match="row must be a Row or None"):
         opt._engine.move_to(opt, 0, "text")
     row = fs.Plan([{"lr": 1.0}] * 3, fs.Constant())._row("lr")
     with pytest.raises(ValueError, match="one entry per group"):

@@ -401,3 +401,14 @@ def test_plans_of_every_kind_equal_their_schedules():
     for column, s in zip(table.T, schedules, strict=True):
         # A plan may factor a number out of a schedule and multiply it in again: one rounding more.
         np.testing.assert_allclose(column, s.table(1100), rtol=2 * 2**-52, atol=0)
+
+
+def test_a_one_element_array_is_a_number():
+    plan = fs.Plan([{"lr": np.array(0.5), "weight_decay": np.array([0.25])[0]}])
+    assert plan.at(0)["lr"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("value", ["1e-3", True, [0.1]])
+def test_an_lr_that_is_no_number_is_refused(value):
+    with pytest.raises(TypeError, match="Plan: lr must be a number or a Schedule"):
+        fs.Plan([{"lr": value}])

@@ -709,3 +709,24 @@ def test_a_thousand_warmups_run_one_after_the_other():
 
 def test_bits_tell_signed_zeros_apart():
     assert not np.array_equal(bits([0.0]), bits([-0.0]))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "exact"),
+    [
+        (fs.Exponential(gamma=2.0), 1024, math.inf),
+        (fs.Exponential(gamma=2.0), 10**9, math.inf),
+        (fs.Exponential(-1.0, rate=-1.0), 800, -math.inf),
+        (fs.StepDecay(gamma=2.0, every=1), 5000, math.inf),
+        (fs.Exponential(gamma=0.5, every=1e-300), 3, 0.0),
+        (fs.StepDecay(gamma=0.5, every=1), 2**53, 0.0),
+    ],
+    ids=str,
+)
+def test_beyond_the_range_of_numbers_there_is_zero_or_infinity_and_no_nan(schedule, step, exact):
+    assert schedule(step) == exact
+    assert schedule.table(2, start=step - 1)[1] == exact
+
+
+def test_a_0d_array_of_steps_gives_a_0d_array():
+    assert fs.Linear(1.0, 0.0, steps=10)(np.array(3)).shape == ()

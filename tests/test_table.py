@@ -1,6 +1,7 @@
 """Tables: shapes, dtypes, the caller's arrays, and the same bits however they are computed."""
 
 import itertools
+import os
 
 import numpy as np
 import oracles
@@ -420,3 +421,12 @@ def test_tables_computed_at_the_same_time_do_not_disturb_each_other():
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda s: s.table(20_000).tobytes(), schedules * 3))
     assert together == alone * 3
+
+
+def test_a_forked_child_fills_large_tables():
+    schedule = fs.Cosine(steps=10)
+    schedule.table(1 << 18)  # wakes OpenMP's threads, which a child does not have
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if schedule.table(1 << 18)[-1] == 0.0 else 1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -1,7 +1,6 @@
 // The native half of an optimizer: reads groups, parameters, gradients and state from Python objects, refuses
 // what it cannot trust, and hands plain memory to the fused step. Nothing is changed before everything was
 // checked.
-#include <omp.h>
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -16,8 +15,8 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/dlpack.hpp"
-#include "bindings/row.hpp"
 #include "cpu/kernels.hpp"
+#include "cpu/row.hpp"
 #include "scalar.hpp"
 #include "tensors.hpp"
 
@@ -175,10 +174,10 @@ struct Group {
   Watched dict;
   py::object params;              // the list
   PyObject* lr_object = nullptr;  // borrowed from the dict; only valid while the dict is unchanged
-  PyObject* written = nullptr;    // the lr_object that write_lrs left; only compared
+  py::object written;             // the float that write_lr left there
   bool reread = false;  // a hyperparameter is no plain number: its value may change while the dict does not
-  double lr = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
-  bool maximize = false, amsgrad = false;
+  AdamWNumbers numbers{};
+  bool amsgrad = false;
   std::size_t end = 0;  // its parameters end here in Engine::params_
 };
 
@@ -219,14 +218,14 @@ private:
 
 std::string type_of(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 
-class Engine {
+class Engine : public Zeroed {
 public:
   // One update of every parameter that has a gradient. `owner` is the torch optimizer.
   void step(py::handle owner) {
     const Busy busy(busy_);
     const Release release{grads_};
     refresh(owner);
-    if (!row_.is_none() && row_.cast<const Row&>().column.size() != groups_.size()) {
+    if (row_ && row_.cast<const RowObject&>().groups() != groups_.size()) {
       throw py::value_error("step: param_groups has " + std::to_string(groups_.size()) +
                             " groups, the schedule another number; add groups with add_param_group()");
     }
@@ -234,7 +233,7 @@ public:
     collect(owner);
     if (work_.empty()) return;
     const bool probe = is_checkpoint_probe();
-    create_state();
+    if (create_state()) collect(owner);  // making dicts may have run code: the addresses are read again
     if (probe) return;
     prepare();
     {
@@ -247,7 +246,7 @@ public:
       *state.step = static_cast<float>(++state.steps);
     }
     ++position_;
-    write_lrs();
+    write_lrs(false);
   }
 
   // Binds whatever state[p] holds; returns the largest step found there.
@@ -263,16 +262,22 @@ public:
 
   std::int64_t position() const { return position_; }
 
-  // Moves to update `position`; with a row, every group["lr"] becomes what that update will use.
-  void move_to(py::handle owner, std::int64_t position, py::object row) {
+  // Takes `row` and moves to update `position`: every group["lr"] becomes what that update will use, but with
+  // `keep_written` for those into which somebody wrote.
+  void move_to(py::handle owner, std::int64_t position, py::object row, bool keep_written) {
     const Busy busy(busy_);
+    if (position < 0 || position > (std::int64_t{1} << 53))
+      throw py::value_error("move_to: position must be in 0..2**53");
+    if (!row.is_none() && !py::isinstance<RowObject>(row)) {
+      throw py::type_error("move_to: row must be a Row or None, got " + type_of(row));
+    }
     refresh_groups(owner);
-    if (!row.is_none() && row.cast<const Row&>().column.size() != groups_.size()) {
+    if (!row.is_none() && row.cast<const RowObject&>().groups() != groups_.size()) {
       throw py::value_error("move_to: the row must have one entry per group");
     }
-    row_ = std::move(row);
+    row_ = row.is_none() ? py::object() : std::move(row);
     position_ = position;
-    write_lrs();
+    write_lrs(keep_written);
   }
 
 private:
@@ -292,7 +297,6 @@ private:
     py::object list = checked(PyObject_GetAttr(owner.ptr(), names().param_groups));
     if (!PyList_Check(list.ptr())) throw py::type_error("param_groups: must be a list, got " + type_of(list));
     const auto count = static_cast<std::size_t>(PyList_GET_SIZE(list.ptr()));
-    if (!list.is(list_) || count != groups_.size()) groups_.clear();  // reads every group anew
     list_ = list;
     groups_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
@@ -304,7 +308,7 @@ private:
       if (!group.dict.is(dict) || !group.dict.unchanged() || group.reread) {
         read(group, dict, i);
       } else {
-        group.lr =
+        group.numbers.lr =
             PyFloat_AsDouble(group.lr_object);  // another optimizer with this dict may have written in place
       }
     }
@@ -338,6 +342,7 @@ private:
       throw py::type_error("param_groups[" + std::to_string(index) + "]: must be a dict, got " +
                            type_of(dict));
     }
+    if (!group.dict.is(dict)) group.written = py::object();
     group.dict.mark(py::reinterpret_borrow<py::object>(dict));
     group.reread = true;  // stays so if something below is refused
     const auto get = [&](PyObject* key) { return py::reinterpret_borrow<py::object>(item(dict, key)); };
@@ -357,12 +362,12 @@ private:
     const py::tuple pair(betas);  // a list may change while its numbers are read
     if (pair.size() != 2) refuse("betas must be two numbers", betas);
     bool reread = !PyTuple_CheckExact(betas.ptr());
-    group.beta1 = number(pair[0], "betas", index, reread);
-    group.beta2 = number(pair[1], "betas", index, reread);
-    group.eps = number(get(names().eps), "eps", index, reread);
-    group.weight_decay = number(get(names().weight_decay), "weight_decay", index, reread);
-    group.lr = number(get(names().lr), "lr", index, reread);
-    group.maximize = truth(get(names().maximize));
+    group.numbers.beta1 = number(pair[0], "betas", index, reread);
+    group.numbers.beta2 = number(pair[1], "betas", index, reread);
+    group.numbers.eps = number(get(names().eps), "eps", index, reread);
+    group.numbers.weight_decay = number(get(names().weight_decay), "weight_decay", index, reread);
+    group.numbers.lr = number(get(names().lr), "lr", index, reread);
+    group.numbers.maximize = truth(get(names().maximize));
     group.amsgrad = truth(get(names().amsgrad));
     group.lr_object = item(dict, names().lr);
     group.reread = reread;
@@ -428,13 +433,13 @@ private:
   }
 
   static void find_state(Param& p, PyObject* map) {
-    PyObject* dict = item(map, p.object.ptr());
-    if (p.dict.is(dict)) return;
+    py::object dict = py::reinterpret_borrow<py::object>(item(map, p.object.ptr()));
+    if (p.dict.is(dict.ptr())) return;
     p.dict = Watched();
     p.state = State();
-    if (dict == nullptr) return;
-    if (!PyDict_Check(dict)) throw py::type_error("state: must hold dicts, got " + type_of(dict));
-    p.dict.watch(py::reinterpret_borrow<py::object>(dict));
+    if (!dict) return;
+    if (!PyDict_Check(dict.ptr())) throw py::type_error("state: must hold dicts, got " + type_of(dict));
+    p.dict.watch(std::move(dict));
   }
 
   // Binds p to a state[p] that may be new. Tensors that are not the engine's own (loaded, copied, assigned)
@@ -465,7 +470,8 @@ private:
   static void read_steps(Param& p) {
     const float steps = *p.state.step;
     if (!(steps >= 0 && steps < 9.2e18f))
-      throw py::value_error("state: step must be a number of updates >= 0");
+      throw py::value_error("state: step must be a number of updates >= 0, got " + std::to_string(steps) +
+                            "; write the number of updates made into state[p]['step']");
     p.state.steps = static_cast<std::int64_t>(steps);
   }
 
@@ -518,8 +524,8 @@ private:
     return dict;
   }
 
-  // State for the parameters that see their first gradient.
-  void create_state() {
+  // State for the parameters that see their first gradient; false where there are none.
+  bool create_state() {
     std::vector<State*> states;
     std::vector<bool> amsgrad;
     for (std::size_t i = 0; i < todo_.size(); ++i) {
@@ -528,7 +534,7 @@ private:
       states.push_back(&state);
       amsgrad.push_back(groups_[group_of_[i]].amsgrad);
     }
-    if (states.empty()) return;
+    if (states.empty()) return false;
     allocate(states, amsgrad);
     for (const std::size_t index : todo_) {
       Param& p = params_[index];
@@ -538,6 +544,7 @@ private:
       p.dict.mark(std::move(dict));
     }
     state_map_.mark();
+    return true;
   }
 
   // ---- gradients
@@ -574,10 +581,15 @@ private:
            std::equal(state.shape.begin(), state.shape.end(), view.shape);
   }
 
+  // No subclass, whose attributes and methods may be Python code.
+  static bool is_plain(py::handle tensor) {
+    const PyTypeObject* type = Py_TYPE(tensor.ptr());
+    return type == names().parameter || type == names().tensor;
+  }
+
   static py::object grad_of(py::handle param) {
-    PyTypeObject* type = Py_TYPE(param.ptr());
     const PyGetSetDef* direct = names().grad_of;
-    if (direct != nullptr && (type == names().parameter || type == names().tensor)) {
+    if (direct != nullptr && is_plain(param)) {
       return checked(direct->get(param.ptr(), direct->closure));
     }
     return checked(PyObject_GetAttr(param.ptr(), names().grad));
@@ -603,6 +615,7 @@ private:
         if (params_[index].repeated) continue;
         py::object grad = grad_of(params_[index].object);
         if (grad.is_none()) continue;
+        if (!is_plain(grad) && grad.attr("is_neg")().cast<bool>()) grad = grad.attr("resolve_neg")();
         todo_.push_back(index);
         group_of_.push_back(g);
         grads_.push_back(std::move(grad));
@@ -620,7 +633,7 @@ private:
       py::object& grad = grads_[i];
       dlpack::Tensor to, from;
       if (!read_tensor(p.object.ptr(), to) || !read_tensor(grad.ptr(), from)) refuse(owner, p, grad);
-      if (is_negative(p, grad, from)) {
+      if (is_plain(grad) && is_negative(p, grad, from)) {
         grad = grad.attr("resolve_neg")();
         if (!read_tensor(grad.ptr(), from)) refuse(owner, p, grad);
       }
@@ -650,7 +663,7 @@ private:
   // gradients, before it loads: that is no update.
   bool is_checkpoint_probe() const {
     for (const Group& group : groups_) {
-      if (group.lr != 0 || (!row_.is_none() && group.lr_object == group.written)) return false;
+      if (group.numbers.lr != 0 || (row_ && holds_written(group))) return false;
     }
     for (const Param& p : params_) {
       if (p.state.step != nullptr) return false;
@@ -669,34 +682,20 @@ private:
 
   // ---- the update
 
-  static Average<float> average(double beta) {
-    const bool from_now = beta < 0.5;
-    return {static_cast<float>(from_now ? -beta : 1 - beta), from_now};
-  }
-
-  // Addresses of the state and the rule of every tensor, in float64 until the last rounding.
+  // Addresses of the state and the rule of every tensor.
   void prepare() {
     double beta1 = -1, beta2 = -1, bias1 = 0, bias2 = 0;  // of the tensor before: most share them
     std::int64_t steps = -1;
     for (std::size_t i = 0; i < work_.size(); ++i) {
       const State& state = params_[todo_[i]].state;
-      const Group& group = groups_[group_of_[i]];
-      AdamWork& work = work_[i];
-      for (const int o : {exp_avg, exp_avg_sq, max_exp_avg_sq}) work.at[o] = state.at[o];
-      if (steps != state.steps || beta1 != group.beta1 || beta2 != group.beta2) {
-        steps = state.steps, beta1 = group.beta1, beta2 = group.beta2;
-        const auto update = static_cast<double>(steps + 1);
-        bias1 = 1 - (beta1 > 0 ? power(beta1, update) : 0);
-        bias2 = 1 / std::sqrt(1 - (beta2 > 0 ? power(beta2, update) : 0));
+      const AdamWNumbers& numbers = groups_[group_of_[i]].numbers;
+      for (const int o : {exp_avg, exp_avg_sq, max_exp_avg_sq}) work_[i].at[o] = state.at[o];
+      if (steps != state.steps || beta1 != numbers.beta1 || beta2 != numbers.beta2) {
+        steps = state.steps, beta1 = numbers.beta1, beta2 = numbers.beta2;
+        bias1 = bias_correction(beta1, static_cast<double>(steps + 1));
+        bias2 = bias_correction(beta2, static_cast<double>(steps + 1));
       }
-      AdamW<float>& rule = work.rule;
-      rule.grad_sign = group.maximize ? -1.0f : 1.0f;
-      rule.first = average(beta1);
-      rule.second = average(beta2);
-      rule.step_size = static_cast<float>(group.lr / bias1);
-      rule.bias2 = static_cast<float>(bias2);
-      rule.epsilon = static_cast<float>(group.eps);
-      rule.shrink = static_cast<float>(group.lr * group.weight_decay);
+      work_[i].rule = adamw_rule<float>(numbers, bias1, bias2);
     }
     for (Layout& layout : strided_) {
       const std::size_t dims = layout.dims;
@@ -715,35 +714,41 @@ private:
     constexpr std::int64_t worth_a_thread = 1 << 15;
     std::int64_t total = 0;
     for (const AdamWork& work : work_) total += work.count;
-    return static_cast<int>(std::clamp<std::int64_t>(total / worth_a_thread, 1, omp_get_max_threads()));
+    return static_cast<int>(std::clamp<std::int64_t>(total / worth_a_thread, 1, usable_threads()));
   }
 
   // Leaves in every group the lr that the next update will use.
-  void write_lrs() {
-    if (row_.is_none()) return;
-    const Row& row = row_.cast<const Row&>();
+  void write_lrs(bool keep_written) {
+    if (!row_) return;
+    const Row& row = row_.cast<const RowObject&>();
     values_.resize(groups_.size());
     scratch_.resize(row.programs.size());
     row.at(static_cast<double>(position_), scratch_.data(), values_.data());
     for (std::size_t i = 0; i < groups_.size(); ++i) {
-      if (!std::isnan(values_[i])) write_lr(groups_[i], values_[i]);  // NaN: this group has no schedule
+      Group& group = groups_[i];
+      if (std::isnan(values_[i])) continue;  // this group has no schedule
+      if (keep_written && group.written && !holds_written(group)) continue;
+      write_lr(group, values_[i]);
     }
   }
 
-  // Where nobody else holds the float in the group, it is overwritten: 1 ns instead of 45, and the dict stays
-  // unchanged for the next step (benchmarks/bench_step.py, 400 groups). Anybody who read the old lr holds a
-  // reference: then a new one.
+  // Where only the dict and the engine hold the float, it is overwritten: 1 ns instead of 45, and the dict
+  // stays unchanged for the next step (benchmarks/bench_step.py, 400 groups). Whoever reads the lr holds it
+  // too: then a new one is made.
   static void write_lr(Group& group, double lr) {
     const bool unchanged = group.dict.unchanged();
-    if (unchanged && group.lr_object == group.written && Py_REFCNT(group.lr_object) == 1) {
+    if (unchanged && holds_written(group) && Py_REFCNT(group.lr_object) == 2) {
       reinterpret_cast<PyFloatObject*>(group.lr_object)->ob_fval = lr;
       return;
     }
-    py::object value = checked(PyFloat_FromDouble(lr));
-    if (PyDict_SetItem(group.dict.get(), names().lr, value.ptr()) != 0) throw py::error_already_set();
-    group.lr_object = group.written = value.ptr();
+    group.written = checked(PyFloat_FromDouble(lr));
+    if (PyDict_SetItem(group.dict.get(), names().lr, group.written.ptr()) != 0) throw py::error_already_set();
+    group.lr_object = group.written.ptr();
     if (unchanged) group.dict.mark();
   }
+
+  // False where somebody wrote another lr into the group since.
+  static bool holds_written(const Group& group) { return group.lr_object == group.written.ptr(); }
 
   // Where one update's operands differ in layout: its place in work_, shape, strides of param, grad and
   // state.
@@ -761,10 +766,10 @@ private:
   };
 
   bool busy_ = false;
-  std::int64_t position_ = 0;    // the update about to be made
-  py::object row_ = py::none();  // Row of the lrs; None: group["lr"] stands as it is
-  py::object list_;              // param_groups
-  Watched state_map_;            // the optimizer's `state`
+  std::int64_t position_ = 0;  // the update about to be made
+  py::object row_;             // Row of the lrs; null: group["lr"] stands as it is
+  py::object list_;            // param_groups
+  Watched state_map_;          // the optimizer's `state`
   std::vector<Group> groups_;
   std::vector<Param> params_;
 
@@ -801,7 +806,8 @@ void bind_optimizer(py::module_& m) {
       .def_property_readonly("position", &Engine::position)
       .def("step", &Engine::step, py::arg("owner"))
       .def("bind", &Engine::bind, py::arg("owner"))
-      .def("move_to", &Engine::move_to, py::arg("owner"), py::arg("position"), py::arg("row"));
+      .def("move_to", &Engine::move_to, py::arg("owner"), py::arg("position"), py::arg("row"),
+           py::arg("keep_written") = false);
 }
 
 }  // namespace fastsched

@@ -11,7 +11,6 @@
 #include <string>
 
 #include "bindings/bindings.hpp"
-#include "bindings/row.hpp"
 
 namespace py = pybind11;
 
@@ -82,7 +81,8 @@ Code_vector read_program(const py::object& source) {
 
 Program view(const Code_vector& code) { return {code.data(), static_cast<std::int64_t>(code.size())}; }
 
-struct ProgramObject {
+struct ProgramObject : Zeroed {
+  explicit ProgramObject(Code_vector instructions) : code(std::move(instructions)) {}
   Code_vector code;
 };
 
@@ -137,8 +137,8 @@ std::vector<const Code_vector*> read_programs(const py::object& source) {
   return programs;
 }
 
-Row read_row(const py::object& programs, const py::object& column, const py::object& scale) {
-  Row row;
+RowObject read_row(const py::object& programs, const py::object& column, const py::object& scale) {
+  RowObject row;
   for (const Code_vector* code : read_programs(programs)) row.programs.push_back(*code);
   row.column = copied<std::int32_t>(column, "column");
   row.scale = copied<double>(scale, "scale");
@@ -187,7 +187,7 @@ void fill_table_as(TableRequest request, const py::object& out, void (*kernel)(c
   kernel(request, data);
 }
 
-void fill_table(const Row& row, std::int64_t start, const py::object& out) {
+void fill_table(const RowObject& row, std::int64_t start, const py::object& out) {
   std::vector<Program> programs;
   for (const Code_vector& code : row.programs) programs.push_back(view(code));
   const TableRequest request = {programs.data(),
@@ -205,7 +205,7 @@ void fill_table(const Row& row, std::int64_t start, const py::object& out) {
   fill_table_as<double>(request, out, instruction_set().table.table_f64);
 }
 
-void row_at(const Row& row, double step, const py::object& out) {
+void row_at(const RowObject& row, double step, const py::object& out) {
   py::array to = contiguous<double>(out, "out");
   require_writable(to, "out");
   if (static_cast<std::size_t>(to.size()) != row.groups())
@@ -264,8 +264,9 @@ PyObject* evaluator_bind(PyObject* self, PyObject* program) {
   if (evaluator->code == nullptr) {
     try {
       evaluator->code = new Code_vector(py::handle(program).cast<const ProgramObject&>().code);
-    } catch (const std::bad_alloc&) {
-      return PyErr_NoMemory();
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+      return nullptr;
     }
   }
   Py_RETURN_NONE;
@@ -296,7 +297,7 @@ void bind_schedule(py::module_& m) {
   m.attr("codes") = py::tuple(names);
 
   py::class_<ProgramObject>(m, "Program", "A schedule compiled to instructions.")
-      .def(py::init([](const py::object& array) { return ProgramObject{read_program(array)}; }),
+      .def(py::init([](const py::object& array) { return ProgramObject(read_program(array)); }),
            py::arg("array"))
       .def("__len__", [](const ProgramObject& self) { return self.code.size(); })
       .def(
@@ -307,8 +308,8 @@ void bind_schedule(py::module_& m) {
           py::arg("step"), "The value at one step.")
       .def("values", &fill_values, py::arg("steps"), py::arg("out"), "The values at an array of steps.");
 
-  py::class_<Row>(m, "Row",
-                  "One hyperparameter of all groups: distinct programs, a column and a scale per group.")
+  py::class_<RowObject>(
+      m, "Row", "One hyperparameter of all groups: distinct programs, a column and a scale per group.")
       .def(py::init(&read_row), py::arg("programs"), py::arg("column"), py::arg("scale"))
       .def("__len__", &Row::groups)
       .def("at", &row_at, py::arg("step"), py::arg("out"), "The value of every group at one step.")

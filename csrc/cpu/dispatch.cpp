@@ -1,4 +1,7 @@
 // Picks the instruction set once, when the module is imported.
+#include <omp.h>
+#include <pthread.h>
+
 #include <cstring>
 
 #include "cpu/kernels.hpp"
@@ -43,6 +46,12 @@ void list_sets() {
 }
 
 }  // namespace
+
+int usable_threads() {
+  static bool forked = false;
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  return forked || registered != 0 ? 1 : omp_get_max_threads();
+}
 
 const char* const* instruction_set_names() {
   if (current == nullptr) list_sets();

@@ -44,6 +44,10 @@ struct InstructionSet {
   StepKernels step;
 };
 
+// How many threads a kernel may use: OpenMP's number, which torch.set_num_threads sets; one in a forked
+// child, where OpenMP's threads are gone and a parallel region would wait for them forever.
+int usable_threads();
+
 // The instruction set in use: the widest that the machine has, or the one that FASTSCHED_ISA names.
 const InstructionSet& instruction_set();
 // The names usable on this machine, narrowest first; nullptr ends the list.

@@ -1,7 +1,5 @@
 // The fused step: every thread sweeps an equal share of the elements of all tensors. Compiled once per
 // instruction set.
-#include <omp.h>
-
 #include <algorithm>
 
 #include "cpu/kernels.hpp"

@@ -1,8 +1,6 @@
 // Tables: the program's value over a range of steps. Between two edges a program is a straight line of
 // instructions; each of them runs over a block of steps before the next one does, and the compiler vectorises
 // these loops. The arithmetic is that of `value`, so the bits are too.
-#include <omp.h>
-
 #include <algorithm>
 #include <vector>
 
@@ -195,8 +193,8 @@ void plain(const TableRequest&, std::int64_t, std::int64_t, float*) {}
 template <class T>
 void table(const TableRequest& q, T* out) {
   const std::int64_t elements = q.steps * q.groups;
-  const std::int64_t shares = std::clamp<std::int64_t>(
-      elements / worth_a_thread, 1, std::min<std::int64_t>(omp_get_max_threads(), q.steps));
+  const std::int64_t shares = std::clamp<std::int64_t>(elements / worth_a_thread, 1,
+                                                       std::min<std::int64_t>(usable_threads(), q.steps));
   const auto share = [&](std::int64_t begin, std::int64_t end) {
     is_plain(q, out) ? plain(q, begin, end, out) : rows(q, begin, end, out);
   };
