@@ -297,7 +297,6 @@ private:
     py::object list = checked(PyObject_GetAttr(owner.ptr(), names().param_groups));
     if (!PyList_Check(list.ptr())) throw py::type_error("param_groups: must be a list, got " + type_of(list));
     const auto count = static_cast<std::size_t>(PyList_GET_SIZE(list.ptr()));
-    list_ = list;
     groups_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       if (static_cast<std::size_t>(PyList_GET_SIZE(list.ptr())) != count) {
@@ -768,7 +767,6 @@ private:
   bool busy_ = false;
   std::int64_t position_ = 0;  // the update about to be made
   py::object row_;             // Row of the lrs; null: group["lr"] stands as it is
-  py::object list_;            // param_groups
   Watched state_map_;          // the optimizer's `state`
   std::vector<Group> groups_;
   std::vector<Param> params_;
