@@ -6,6 +6,7 @@ hooks are torch's own; only `step` is replaced.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -43,7 +44,7 @@ class _Fused(torch.optim.Optimizer):
     # Per group what `schedule` multiplies: from the code, never from a checkpoint.
     _bases: list[float | Schedule]
     _default_base: float | Tensor | Schedule
-    _unwarned: bool  # no scheduler was noticed on this self-advancing optimizer yet
+    _unwarned = True  # no torch scheduler was noticed yet
     _ready = True  # False while torch constructs
 
     # ---- construction
@@ -60,7 +61,6 @@ class _Fused(torch.optim.Optimizer):
         self._schedule = schedule
         self._bases = []
         self._default_base = lr
-        self._unwarned = False
         return lr(0) if isinstance(lr, Schedule) else lr
 
     def _after_torch(self) -> None:
@@ -118,7 +118,6 @@ class _Fused(torch.optim.Optimizer):
         """Hand the schedules to the engine, which writes every scheduled group's lr for update `position`."""
         row = self._row(self._bases)
         self._engine.move_to(self, position, row, keep_written)
-        self._unwarned = row is not None
 
     @property
     def position(self) -> int:
@@ -215,8 +214,8 @@ class _Fused(torch.optim.Optimizer):
         """Warn once where a torch scheduler (it replaces `step` on the instance) drives a self-advancing optimizer."""
         if self._unwarned and "step" in self.__dict__:
             self._unwarned = False
-            import warnings
-
+            if not any(map(self._scheduled, self._bases)):
+                return
             warnings.warn(
                 f"{type(self).__name__}: a learning-rate scheduler is attached to an optimizer that advances its own "
                 "schedule: what the scheduler writes into group['lr'] wins at every step; remove one of the two",
@@ -240,7 +239,6 @@ class _Fused(torch.optim.Optimizer):
         position = state.pop("_position", None)
         super().__setstate__(state)
         self._engine = _core.Engine()
-        self._unwarned = False
         recovered = self._engine.bind(self)
         self._retime(recovered if position is None else position)
 

@@ -505,6 +505,9 @@ def test_a_torch_scheduler_on_a_self_advancing_optimizer_warns_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opt.step()
+        opt.position = 5
+        opt.load_state_dict(opt.state_dict())
+        opt.step()
 
 
 def test_a_torch_scheduler_drives_an_optimizer_without_schedule():
