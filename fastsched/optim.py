@@ -25,7 +25,7 @@ try:
 except ImportError as error:  # a wheel without the native module: schedules still work on Numba
     raise ImportError(
         "fastsched.optim: needs the native module, and this installation has none; "
-        "install a C++17 compiler and reinstall with: pip install --force-reinstall fastsched"
+        "install a C++17 compiler and reinstall with pip's --force-reinstall --no-cache-dir"
     ) from error
 
 __all__ = ["AdamW"]
