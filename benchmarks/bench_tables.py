@@ -1,8 +1,11 @@
-"""Tables and single values beside numpy and the math module. Each case asserts its result first."""
+"""Tables and single values beside what memory, numpy, torch and math take. Each case asserts its result first."""
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
+import pytest
+import torch
 from beside import beside
 
 import fastsched as fs
@@ -10,6 +13,58 @@ import fastsched as fs
 STEPS = 10**6
 LONG, GROUPS = 100_000, 500
 COSINE = fs.Cosine(steps=STEPS)
+SCALE = 0.99 ** np.arange(GROUPS)
+
+# Every kind over a million steps. The first group is to take at most 3 times `ndarray.fill`, the second at most 8.
+STREAMED = {
+    "Constant": fs.Constant(0.3),
+    "Linear": fs.Linear(1.0, 0.1, steps=STEPS),
+    "Cosine": fs.Cosine(1.0, 0.1, steps=STEPS),
+    "Exponential": fs.Exponential(gamma=0.99999),
+    "Geometric": fs.Geometric(1.0, 0.01, steps=STEPS),
+    "StepDecay": fs.StepDecay(gamma=0.97, every=1000),
+    "MultiStep": fs.MultiStep(milestones=[300_000, 600_000], gamma=0.1),
+    "Piecewise": fs.Piecewise(boundaries=[300_000, 600_000], values=[1.0, 0.5, 0.1]),
+    "Polynomial, power 2": fs.Polynomial(1.0, 0.1, steps=STEPS, power=2),
+    "Polynomial, power 3": fs.Polynomial(1.0, 0.1, steps=STEPS, power=3),
+    "OneCycle": fs.OneCycle(steps=STEPS),
+    "OneCycle, lines": fs.OneCycle(steps=STEPS, anneal="linear", three_phase=True),
+    "CosineRestarts": fs.CosineRestarts(first=10_000, multiplier=2),
+    "Triangular": fs.Triangular(0.1, 1.0, up=2000),
+    "InverseTime": fs.InverseTime(rate=0.001),
+    "Rex": fs.Rex(steps=STEPS),
+    "WarmupStableDecay": fs.WarmupStableDecay(warmup=STEPS // 10, stable=STEPS // 2, decay=4 * STEPS // 10),
+    "Infinite": fs.Infinite(warmup=10_000, cosine=500_000, plateau=0.1, constant=200_000, cooldown=100_000, end=0.01),
+    "Samples": fs.Samples(np.linspace(1.0, 0.0, STEPS)),
+    "Cosine after warmup": fs.Cosine(steps=STEPS - 10_000).warmup(10_000),
+}
+POWERS = {
+    "Polynomial, power 0.9": fs.Polynomial(steps=STEPS, power=0.9),
+    "PowerLaw": fs.PowerLaw(exponent=0.7, timescale=1000),
+    "InverseSqrt": fs.InverseSqrt(timescale=1000),
+    "OneMinusSqrt": fs.OneMinusSqrt(steps=STEPS),
+    "Tanh": fs.Tanh(steps=STEPS),
+    "Logarithmic": fs.Logarithmic(steps=STEPS),
+    "Cosine, 3.25 cycles": fs.Cosine(steps=STEPS, cycles=3.25),
+    "Triangular, exp_range": fs.Triangular(0.1, 1.0, up=2000, mode="exp_range", gamma=0.99999),
+    "WarmupStableDecay, exponential": fs.WarmupStableDecay(warmup=0, stable=0, decay=STEPS, shape="exponential"),
+}
+
+
+def curves():
+    """As many different schedules as groups."""
+    return [fs.Cosine(1.0, 0.001 * i, steps=LONG - 1000).warmup(1000) for i in range(GROUPS)]
+
+
+@contextmanager
+def threads(count):
+    """torch.set_num_threads governs the one OpenMP runtime of the process, ours too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def numpy_cosine():
@@ -23,40 +78,113 @@ def test_cosine_table(benchmark):
     beside(benchmark, "cosine, 1e6 float64 steps", ours, "numpy expression", numpy_cosine, rounds=40)
 
 
-def test_cosine_table_into_an_array(benchmark):
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("name", [*STREAMED, *POWERS])
+def test_a_million_steps_of_each_kind(benchmark, name, count):
+    schedule = (STREAMED | POWERS)[name]
     out, filled = np.empty(STEPS), np.empty(STEPS)
-    assert COSINE.table(STEPS, out=out) is out
-    assert np.array_equal(out, COSINE.table(STEPS))
+    assert schedule.table(STEPS, out=out) is out
+    assert all(out[step] == schedule(step) for step in range(0, STEPS, 9_973))
+    with threads(count):
+        beside(
+            benchmark,
+            f"{name}, 1e6 float64 steps, {count} thread(s)",
+            lambda: schedule.table(STEPS, out=out),
+            "ndarray.fill, 1 thread",
+            lambda: filled.fill(1.0),
+            rounds=40,
+        )
+
+
+@pytest.mark.parametrize("name", ["one curve and 500 scales", "500 different curves"])
+def test_a_table_of_500_groups(benchmark, name):
+    out, filled = np.empty((LONG, GROUPS), np.float32), torch.empty(LONG, GROUPS)
+    if name.startswith("one"):
+        schedules, scale = fs.Cosine(steps=LONG), SCALE
+        expected = np.outer(schedules.table(LONG), SCALE).astype(np.float32)
+    else:
+        schedules, scale = curves(), None
+        expected = np.stack([s.table(LONG, dtype=np.float32) for s in schedules], axis=1)
+    fs.lr_table(schedules, LONG, scale=scale, out=out)
+    assert np.array_equal(out, expected)
     beside(
         benchmark,
-        "cosine, 1e6 float64 steps, out=",
-        lambda: COSINE.table(STEPS, out=out),
-        "ndarray.fill",
-        lambda: filled.fill(1.0),
-        rounds=100,
+        f"100,000 x 500 float32, {name}",
+        lambda: fs.lr_table(schedules, LONG, scale=scale, out=out),
+        "torch.fill_",
+        lambda: filled.fill_(1.0),
+        rounds=10,
     )
 
 
-def test_one_value(benchmark):
-    assert COSINE(STEPS // 2) == 0.5
-    step, angle, cos = 12345, 0.5, math.cos
-    beside(benchmark, "s(t)", lambda: COSINE(step), "math.cos(x)", lambda: cos(angle), calls=100_000, rounds=15)
+def test_a_table_beside_stepping_a_torch_scheduler(benchmark):
+    """The scheduler makes 300 rows, so its time is to be multiplied by 100,000 / 300."""
+    schedule, rows = fs.Cosine(steps=LONG), 300
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(GROUPS)]
 
+    def stepped():
+        groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters, SCALE, strict=True)]
+        optimizer = torch.optim.SGD(groups, lr=1.0)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 * (1.0 + math.cos(math.pi * t / LONG)))
+        table = np.empty((rows, GROUPS), np.float32)
+        for row in table:
+            row[:] = scheduler.get_last_lr()
+            optimizer.step()
+            scheduler.step()
+        return table
 
-def test_rank_one_table(benchmark):
-    schedule, scale = fs.Cosine(steps=LONG), 0.75 ** np.arange(GROUPS)
-    out, filled, column = (
-        np.empty((LONG, GROUPS), np.float32),
-        np.empty((LONG, GROUPS), np.float32),
-        schedule.table(LONG),
-    )
-    fs.lr_table(schedule, LONG, scale=scale, out=out)
-    assert np.array_equal(out, np.outer(column, scale).astype(np.float32))
+    out = np.empty((LONG, GROUPS), np.float32)
+    fs.lr_table(schedule, LONG, scale=SCALE, out=out)
+    np.testing.assert_allclose(out[:rows], stepped(), rtol=1e-6)  # both are float32
     beside(
         benchmark,
         "100,000 x 500 float32",
-        lambda: fs.lr_table(schedule, LONG, scale=scale, out=out),
-        "ndarray.fill",
-        lambda: filled.fill(1.0),
-        rounds=10,
+        lambda: fs.lr_table(schedule, LONG, scale=SCALE, out=out),
+        "LambdaLR, the first 300 rows",
+        stepped,
+        rounds=3,
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["Cosine", "OneCycle", "CosineRestarts", "Exponential", "PowerLaw", "Cosine after warmup"]
+)
+def test_one_value(benchmark, name):
+    schedule = (STREAMED | POWERS)[name]
+    assert schedule(12345) == schedule.table(1, start=12345)[0]
+    step, angle, cos = 12345, 0.5, math.cos
+    beside(
+        benchmark, f"s(t), {name}", lambda: schedule(step), "math.cos(x)", lambda: cos(angle), calls=100_000, rounds=15
+    )
+
+
+@pytest.mark.parametrize("name", ["one schedule", "500 different curves"])
+def test_one_row_of_a_plan(benchmark, name):
+    if name == "one schedule":
+        plan = fs.Plan([{"lr": lr} for lr in SCALE.tolist()], fs.Cosine(steps=LONG))
+    else:
+        plan = fs.Plan([{"lr": schedule} for schedule in curves()])
+    out, step, angle, cos = plan.at(0), 12345, 0.5, math.cos
+    assert plan.at(step, out=out) is out
+    assert np.array_equal(out["lr"], plan.table(1, start=step, dtype=np.float64)["lr"][0])
+    ours = lambda: plan.at(step, out=out)  # noqa: E731
+    beside(benchmark, f"plan.at(t), 500 groups, {name}", ours, "math.cos(x)", lambda: cos(angle), calls=2000, rounds=15)
+
+
+@pytest.mark.parametrize("name", ["Linear", "Cosine", "Exponential", "CosineRestarts", "Polynomial, power 0.9"])
+def test_the_numba_backend(benchmark, name):
+    """The ratio shown is native beside Numba: 4 is four times as slow."""
+    schedule = (STREAMED | POWERS)[name]
+    out, native = np.empty(STEPS), schedule.table(STEPS)
+
+    def on(backend):
+        fs.use_backend(backend)
+        schedule.table(STEPS, out=out)
+
+    try:
+        on("numba")
+        np.testing.assert_allclose(out, native, rtol=0.0, atol=1e-12)  # the contract's
+        group = f"{name}, 1e6 float64 steps"
+        beside(benchmark, group, lambda: on("native"), "Numba backend", lambda: on("numba"), rounds=15)
+    finally:
+        fs.use_backend("native")

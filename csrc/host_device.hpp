@@ -8,6 +8,7 @@
 // NVRTC brings no standard headers; these are the widths that every CUDA target has.
 namespace std {
 using int32_t = int;
+using uint32_t = unsigned int;
 using int64_t = long long;
 using uint64_t = unsigned long long;
 }  // namespace std

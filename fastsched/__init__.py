@@ -6,20 +6,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fastsched._backend import backend, choose_at_import, use_backend
-from fastsched.plan import Plan, lr_table
-from fastsched.schedule import (
+from fastsched.kinds import (
     Constant,
     Cosine,
+    CosineRestarts,
     Exponential,
     Geometric,
+    Infinite,
+    InverseSqrt,
+    InverseTime,
     Linear,
     Logarithmic,
     MultiStep,
+    OneCycle,
+    OneCycleMomentum,
+    OneMinusSqrt,
+    Piecewise,
     Polynomial,
-    Schedule,
+    PowerLaw,
+    Rex,
+    Samples,
     StepDecay,
-    from_json,
+    Tanh,
+    Triangular,
+    WarmupStableDecay,
+    tabulate,
 )
+from fastsched.plan import Plan, lr_table
+from fastsched.schedule import Schedule, from_json
 
 if TYPE_CHECKING:
     from fastsched import optim
@@ -29,20 +43,35 @@ __version__ = "0.1.0"
 __all__ = [
     "Constant",
     "Cosine",
+    "CosineRestarts",
     "Exponential",
     "Geometric",
+    "Infinite",
+    "InverseSqrt",
+    "InverseTime",
     "Linear",
     "Logarithmic",
     "MultiStep",
+    "OneCycle",
+    "OneCycleMomentum",
+    "OneMinusSqrt",
+    "Piecewise",
     "Plan",
     "Polynomial",
+    "PowerLaw",
+    "Rex",
+    "Samples",
     "Schedule",
     "StepDecay",
+    "Tanh",
+    "Triangular",
+    "WarmupStableDecay",
     "backend",
     "from_json",
     "layerwise",
     "lr_table",
     "optim",
+    "tabulate",
     "use_backend",
 ]
 

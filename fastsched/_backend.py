@@ -14,10 +14,12 @@ import numpy as np
 from fastsched.curves import CODES
 
 if TYPE_CHECKING:
+    from fastsched._program import Code
+
     Array = np.ndarray[Any, Any]
 
 try:
-    from fastsched import _core
+    import fastsched._core as _core  # `from fastsched import _core` would blame a circular import
 
     IMPORT_ERROR: ImportError | None = None
     if _core.codes != tuple(CODES):
@@ -57,13 +59,23 @@ class Row(Protocol):
         """The values of every group from a step on."""
 
 
+class Grid(Protocol):
+    """All hyperparameters of a plan."""
+
+    def at(self, step: Any, out: Any) -> bool:
+        """Fills a dict of arrays with the values at one step; false, and nothing changed, if it cannot."""
+
+
 class Backend(Protocol):
     """Makes programs and rows from compiled arrays."""
 
     name: str
 
-    def program(self, code: Array) -> Program:
+    def program(self, code: Code) -> Program:
         """A program from its instructions."""
+
+    def grid(self, rows: dict[str, Any]) -> Grid:
+        """A grid from rows by name."""
 
     def row(self, programs: list[Any], column: Array, scale: Array) -> Row:
         """A row from programs, and a column and a scale per group."""
@@ -81,9 +93,13 @@ class Native:
                 "reinstall fastsched where a C++ compiler works, or use_backend('numba')"
             ) from IMPORT_ERROR
 
-    def program(self, code: Array) -> Program:
+    def program(self, code: Code) -> Program:
         """A program from its instructions."""
-        return _core.Program(code)
+        return _core.Program(code.instructions, code.samples)
+
+    def grid(self, rows: dict[str, Any]) -> Grid:
+        """A grid from rows by name."""
+        return _core.Grid(rows)
 
     def row(self, programs: list[Any], column: Array, scale: Array) -> Row:
         """A row from programs, and a column and a scale per group."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 
 LARGEST_STEP = 2**53
 LARGEST_VALUE = 1e290
+LARGEST_SAMPLES = 2**21
 
 
 def shown(value: object) -> str:
@@ -30,6 +32,14 @@ def shown(value: object) -> str:
 def is_number(value: object) -> bool:
     """Whether this is an int or a float, of Python or numpy; bool is not."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def nearest(exact: Fraction) -> float:
+    """The nearest float; infinity where there is none."""
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
 
 
 class Number(NamedTuple):
@@ -129,6 +139,24 @@ class Several(NamedTuple):
                         f"{who}: {name} must be ascending, got {after} after {before} at index {i + 1}; sort them"
                     )
         return items
+
+
+class Numbers(NamedTuple):
+    """Many finite numbers, checked at once; kept as a tuple of floats."""
+
+    advice: str
+
+    def __call__(self, who: str, name: str, value: Any) -> tuple[float, ...]:
+        """The numbers."""
+        if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iuf":
+            value = value.astype(np.float64).tolist()
+        if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+            raise TypeError(f"{who}: {name} must be a list, got {shown(value)}; pass a list or an array of numbers")
+        if not 1 <= len(value) <= LARGEST_SAMPLES:
+            raise ValueError(f"{who}: {name} must be 1 to 2**21 numbers, got {len(value)} of them; {self.advice}")
+        if set(map(type, value)) == {float} and np.all(np.abs(np.fromiter(value, np.float64)) <= LARGEST_VALUE):
+            return tuple(value)
+        return tuple(VALUE(who, f"{name}[{i}]", item) for i, item in enumerate(value))
 
 
 VALUE = Number("pass a finite number")

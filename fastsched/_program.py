@@ -6,112 +6,169 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fastsched.curves import CODES
 
 if TYPE_CHECKING:
     from fastsched.schedule import Schedule
 
-FIELDS = ("offset", "start", "end", "steps", "p", "q", "r")
-INSTRUCTION = np.dtype(
-    [
-        ("code", "<i4"),
-        ("next", "<i4"),
-        *((name, "<f8") for name in FIELDS),
-    ]
-)
+FIELDS = ("offset", "start", "end", "steps", "p", "q", "r", "s", "u", "v")
+INSTRUCTION = np.dtype([("code", "<i4"), ("next", "<i4"), *((name, "<f8") for name in FIELDS)])
 LARGEST_PROGRAM = 1 << 20
 
 
 class Curve(NamedTuple):
-    """The numbers of one curve, as ``curves.py`` and ``curves.hpp`` name them."""
+    """The numbers of one instruction, as ``curves.py`` and ``curves.hpp`` name them."""
 
     name: str
-    start: float
+    start: float = 0.0
     end: float = 0.0
     steps: float = math.inf
     p: float = 0.0
     q: float = 0.0
     r: float = 0.0
-
-
-def compile_program(schedule: Schedule) -> np.ndarray[Any, Any]:
-    """The program of a schedule.
-
-    Works through a list of tasks, not by recursion: schedules nest to any depth.
-    """
-    rows: list[tuple[float, ...]] = []
-    follow: list[int] = []
-
-    def emit(code: str, offset: float, numbers: tuple[float, ...] = (0.0,) * 6) -> None:
-        rows.append((CODES[code], offset, *numbers))
-        follow.append(len(rows))
-
-    # A task is a function of no arguments; those it pushes run before those below it.
-    tasks: list[Any] = [(schedule, 0)]
-    while tasks:
-        task = tasks.pop()
-        if callable(task):
-            task()
-            continue
-        node, offset = task
-        lowered = node._lower()
-        if isinstance(lowered, Curve):
-            emit(lowered.name, offset, lowered[1:])
-        elif isinstance(lowered, Operation):
-            # The deeper operand first: the stack then needs no more than log2 of the number of curves.
-            operands = sorted(lowered.operands, key=lambda operand: -operand._depth)
-            tasks.append(lambda op=lowered: emit(op.name, 0.0, (op.number, 0.0, 0.0, 0.0, 0.0, 0.0)))
-            tasks.extend((operand, offset) for operand in reversed(operands))
-        else:
-            tasks.append(_Sequence(lowered, offset, tasks, emit, follow))
-    program = np.zeros(len(rows), INSTRUCTION)
-    table = np.array(rows, np.float64)
-    program["code"] = table[:, 0]
-    program["next"] = follow
-    for i, name in enumerate(FIELDS, 1):
-        program[name] = table[:, i]
-    return program
+    s: float = 0.0
+    u: float = 0.0
+    v: float = 0.0
 
 
 class Operation(NamedTuple):
     """Operands on the stack, and what to do with them."""
 
-    name: str
+    curve: Curve
     operands: tuple[Schedule, ...]
-    number: float = 0.0
+
+
+class Cycle(NamedTuple):
+    """One operand over and over: ``curve.p`` steps each time, ``curve.steps`` in all."""
+
+    curve: Curve
+    operand: Schedule
+
+
+class Table(NamedTuple):
+    """Values given one by one."""
+
+    values: npt.NDArray[np.float64]
+
+
+class Code(NamedTuple):
+    """A program: its instructions, and the samples that they read."""
+
+    instructions: np.ndarray[Any, Any]
+    samples: npt.NDArray[np.float64]
+
+
+def compile_program(schedule: Schedule) -> Code:
+    """The program of a schedule."""
+    compiler = _Compiler()
+    compiler.run(schedule)
+    return compiler.code()
+
+
+class _Compiler:
+    """Works through a list of tasks, not by recursion: schedules nest to any depth."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, ...]] = []
+        self.follow: list[int] = []
+        self.pending: list[int] = []  # the instructions that go on to the next one emitted
+        self.samples: list[npt.NDArray[np.float64]] = []
+        self.places: dict[int, float] = {}
+        # A task is a schedule with its beginning, or a function; those it pushes run before those below it.
+        self.tasks: list[Any] = []
+
+    def run(self, schedule: Schedule) -> None:
+        self.tasks.append((schedule, 0))
+        while self.tasks:
+            task = self.tasks.pop()
+            if callable(task):
+                task()
+            else:
+                self.compile(*task)
+        self.go_on()
+
+    def compile(self, node: Schedule, offset: int) -> None:
+        lowered = node._lower()
+        if isinstance(lowered, Curve):
+            self.emit(lowered, offset)
+        elif isinstance(lowered, Table):
+            self.emit(Curve("sample", steps=float(len(lowered.values)), p=self.place(lowered.values)), offset)
+        elif isinstance(lowered, Operation):
+            self.tasks.append(lambda: self.emit(lowered.curve, offset))
+            # The deeper operand first: the stack then needs no more than log2 of the number of curves.
+            operands = sorted(lowered.operands, key=lambda operand: operand._depth)
+            self.tasks.extend((operand, offset) for operand in operands)
+        elif isinstance(lowered, Cycle):
+            self.emit(lowered.curve, offset)
+            self.tasks.append(lambda: self.emit(Curve("resume"), 0))
+            self.tasks.append((lowered.operand, 0))
+        else:
+            _Sequence(self, lowered, offset).split(0, len(lowered))
+
+    def emit(self, curve: Curve, offset: int) -> None:
+        self.go_on()
+        self.pending = [len(self.rows)]
+        self.rows.append((CODES[curve.name], offset, *curve[1:]))
+        self.follow.append(len(self.rows))
+
+    def go_on(self) -> None:
+        """What is pending continues here."""
+        for last in self.pending:
+            self.follow[last] = len(self.rows)
+        self.pending = []
+
+    def place(self, values: npt.NDArray[np.float64]) -> float:
+        """Where these samples are: one copy for all instructions that read them."""
+        if id(values) not in self.places:
+            self.places[id(values)] = float(sum(map(len, self.samples)))
+            self.samples.append(values)
+        return self.places[id(values)]
+
+    def code(self) -> Code:
+        program = np.zeros(len(self.rows), INSTRUCTION)
+        table = np.array(self.rows, np.float64)
+        program["code"] = table[:, 0]
+        program["next"] = self.follow
+        for i, name in enumerate(FIELDS, 1):
+            program[name] = table[:, i]
+        return Code(program, np.concatenate(self.samples) if self.samples else np.zeros(0))
 
 
 class _Sequence:
     """Pieces one after another, as a balanced tree of branches: found in log2(n) comparisons."""
 
-    def __init__(self, pieces: list[Schedule], offset: int, tasks: list[Any], emit: Any, follow: list[int]) -> None:
-        self.pieces, self.tasks, self.emit, self.follow = pieces, tasks, emit, follow
+    def __init__(self, compiler: _Compiler, pieces: list[Schedule], offset: int) -> None:
+        self.compiler, self.pieces = compiler, pieces
         self.edges = [offset]
         for piece in pieces[:-1]:
             self.edges.append(self.edges[-1] + int(piece.steps))
-        self.exits: list[int] = []  # the last instruction of each piece
-
-    def __call__(self) -> None:
-        self.tasks.append(self.join)
-        self.split(0, len(self.pieces))
+        self.exits: list[int] = []  # of the pieces so far
+        compiler.tasks.append(self.join)
 
     def split(self, low: int, high: int) -> None:
+        tasks = self.compiler.tasks
         if high - low == 1:
-            self.tasks.append(lambda: self.exits.append(len(self.follow) - 1))
-            self.tasks.append((self.pieces[low], self.edges[low]))
+            tasks += (self.collect, (self.pieces[low], self.edges[low]))
             return
         middle = (low + high) // 2
-        branch = len(self.follow)
-        self.emit("branch", self.edges[middle])
+        branch = len(self.compiler.rows)
+        self.compiler.emit(Curve("branch"), self.edges[middle])
 
         def right() -> None:
-            self.follow[branch] = len(self.follow)
+            self.compiler.follow[branch] = len(self.compiler.rows)
             self.split(middle, high)
 
-        self.tasks.append(right)
-        self.tasks.append(lambda: self.split(low, middle))
+        tasks += (right, lambda: self.split(low, middle))
+
+    def collect(self) -> None:
+        """A piece is done: it goes on where all of them do."""
+        longer, shorter = self.exits, self.compiler.pending
+        if len(longer) < len(shorter):  # so that each exit is moved log2(n) times however deep sequences nest
+            longer, shorter = shorter, longer
+        longer.extend(shorter)
+        self.exits, self.compiler.pending = longer, []
 
     def join(self) -> None:
-        for last in self.exits:
-            self.follow[last] = len(self.follow)
+        self.compiler.pending = self.exits

@@ -1,9 +1,10 @@
 """Every curve in plain Python: the oracle for the native formulas, and what Numba compiles.
 
-The twin of ``csrc/curves.hpp`` and ``csrc/program.hpp``: same names, same fields, obvious formulas. A curve
-takes the steps ``t`` since its start, ``0 <= t < steps``, and its numbers ``start, end, steps, p, q, r``; it
-returns its value. Accurate to 1e-12 of the larger end, where the native one is accurate to a few ulp of the
-value itself.
+The twin of ``csrc/curves.hpp``, ``csrc/program.hpp`` and ``csrc/noise.hpp``: same names, same fields. A curve takes the
+steps ``t`` since its start, ``0 <= t < steps``, and its numbers ``start, end, steps, p, q, r, s, u, v``; it returns its
+value. Accurate to 1e-12 of the larger end, where the native one is accurate to a few ulp of the value itself. Noise has
+the same bits as there. A table takes the same formulas as a call: compiled loops over a block of steps, written so that
+the compiler can vectorise them (no branches, no libm).
 """
 
 import math
@@ -12,191 +13,889 @@ from typing import Any
 # Names by code: the order of FASTSCHED_CURVES and FASTSCHED_OPERATIONS.
 CURVES = (
     "constant",
-    "linear",
-    "half_cosine",
     "cosine",
     "shaped_cosine",
-    "polynomial",
-    "exponential",
-    "staircase",
     "logarithmic",
+    "inverse_time",
+    "inverse_sqrt",
+    "power_law",
+    "tanh",
+    "rex",
+    "one_minus_sqrt",
+    "half_decay",
+    "damped",
+    "polynomial",
+    "power_rise",
+    "exponential",
+    "linear",
+    "half_cosine",
+    "one_cycle",
+    "restarts",
+    "triangle",
+    "staircase",
+    "inverse_staircase",
+    "warped_cosine",
+    "cosine_power",
 )
-OPERATIONS = ("branch", "multiply", "add", "scale")
+OPERATIONS = ("sample", "branch", "multiply", "add", "scale", "clip", "noise", "cycle", "resume")
 CODES = {name: code for code, name in enumerate(CURVES + OPERATIONS)}
+CONSTANT, COSINE, SHAPED_COSINE, LOGARITHMIC, INVERSE_TIME, INVERSE_SQRT, POWER_LAW, TANH, REX = range(9)
+ONE_MINUS_SQRT, HALF_DECAY, DAMPED, POLYNOMIAL, POWER_RISE, EXPONENTIAL, LINEAR, HALF_COSINE = range(9, 17)
+ONE_CYCLE, RESTARTS, TRIANGLE, STAIRCASE, INVERSE_STAIRCASE, WARPED_COSINE, COSINE_POWER = range(17, 24)
+SAMPLE, BRANCH, MULTIPLY, ADD, SCALE, CLIP, NOISE, CYCLE, RESUME = range(24, 33)
 
-BRANCH = len(CURVES)
-MULTIPLY = BRANCH + 1
-ADD = BRANCH + 2
-SCALE = BRANCH + 3
 STACK_SIZE = 32
+MOST_CYCLES = 64
+
+# A thread's scratch: the times that cycles keep; whether there is room for a list of ratios, and its p, q and r; a ramp
+# 0, 1, 2, ... (loads vectorise better than conversions of integers); the list; blocks of steps, the first of them for
+# the levels of stairs, the others for a stack whose bottom is the caller's.
+HEIGHT = 512  # steps in a block: a few operands of 4 KiB each stay in the first-level cache
+LONGEST_LIST = 1024
+ROOM = 2 * MOST_CYCLES
+LIST_OF = ROOM + 1
+RAMP = LIST_OF + 3
+LIST = RAMP + LONGEST_LIST
+BLOCKS = LIST + LONGEST_LIST
+SCRATCH_SIZE = BLOCKS + STACK_SIZE * HEIGHT
+INTEGER_MAGIC = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer
+TWO_52 = 4503599627370496.0
+LARGEST = 8.98846567431158e307  # half the largest number: where peaks grow beyond all bounds
+MASK = 0xFFFFFFFF
+
+# Minimax polynomials, the highest power first: those of csrc/scalar.hpp.
+EXP2 = (
+    4.445527956326519e-10,
+    7.072561968898366e-09,
+    1.017812136359015e-07,
+    1.3215442722797013e-06,
+    1.5252733701055642e-05,
+    0.00015403530441483287,
+    0.0013333558146531798,
+    0.009618129107607063,
+    0.055504108664821236,
+    0.24022650695910097,
+    0.6931471805599453,
+)
+LOG2 = (
+    0.16913313526912185,
+    0.16888493915551187,
+    0.19238058026613866,
+    0.2219527882996627,
+    0.2623081914710896,
+    0.3205988979671403,
+    0.4121985831111439,
+    0.5770780163555853,
+    0.9617966939259756,
+    2.8853900817779268,
+)
+HAVERSINE = (
+    -2.082771213304813e-06,
+    5.229105566797557e-05,
+    -0.0009647811964324626,
+    0.012903444990709048,
+    -0.1176653151341228,
+    0.6676313844258581,
+    -2.0293560632083665,
+    2.4674011002723395,
+)
+LN2 = (0.6931471805599453, 2.3190468138462996e-17)
+INVERSE_LN2 = (1.4426950408889634, 2.0355273740931033e-17)
+
+Pair = tuple[float, float]  # an unevaluated sum, about 106 bits
+# start, end, begin, finish, inverse, whether it is a line, and the step from which its times count: next to the largest
+# step only small times are exact.
+Leg = tuple[float, float, float, float, float, bool, float]
 
 
-def constant(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
+# ---- Arithmetic. The first three are machine instructions: _numba.py replaces them. ----
+
+
+def fused(a: float, b: float, c: float) -> float:
+    """``a * b + c``, rounded once."""
+    if not math.isfinite(a * b + c):
+        return a * b + c
+    (m, i), (n, j), (o, k) = a.as_integer_ratio(), b.as_integer_ratio(), c.as_integer_ratio()
+    return (m * n * k + o * i * j) / (i * j * k)
+
+
+def power_of_two(whole: float) -> float:
+    """``2 ** whole``, for -1022 <= whole <= 1024; the last is infinity."""
+    return math.ldexp(1.0, int(whole)) if whole < 1024.0 else math.inf
+
+
+def nearest_exponent(x: float) -> float:
+    """The ``e`` for which ``x / 2**e`` is from ``sqrt(1/2)`` up to ``sqrt(2)``, for a positive normal number."""
+    significand, e = math.frexp(x)
+    return float(e if significand >= math.sqrt(0.5) else e - 1)
+
+
+def nearest_integer(a: float) -> float:
+    """``a`` rounded, for ``|a| < 2**51``."""
+    return (a + INTEGER_MAGIC) - INTEGER_MAGIC
+
+
+def floor_positive(a: float) -> float:
+    """``a`` rounded down, for ``0 <= a <= 2**53``."""
+    nearest = (a + TWO_52) - TWO_52
+    below = nearest - (1.0 if nearest > a else 0.0)
+    return below if a < TWO_52 else a
+
+
+def whole_turns(t: float, r: float) -> float:
+    """``floor(t / r)``, exactly."""
+    about = floor_positive(t / r)
+    rest = fused(-about, r, t)
+    return about + ((1.0 if rest >= r else 0.0) - (1.0 if rest < 0.0 else 0.0))
+
+
+def polynomial_of(x: float, coefficients: Any) -> float:
+    """Horner's rule."""
+    value: float = coefficients[0]
+    for coefficient in coefficients[1:]:
+        value = fused(value, x, coefficient)
+    return value
+
+
+def exp2(high: float, low: float) -> float:
+    """``2 ** (high + low)``: to zero where it underflows, to infinity where it overflows."""
+    y = min(max(high, -1022.0), 1023.5)
+    whole = nearest_integer(y)
+    fraction = (y - whole) + low
+    scale = power_of_two(whole)
+    value = fused(scale, fraction * polynomial_of(fraction, EXP2), scale)
+    return 0.0 if high < -1022.0 else math.inf if high >= 1023.5 else value
+
+
+def log2_ratio(a: float, b: float, difference: float) -> float:
+    """``log2(a / b)`` for positive normal numbers; ``difference`` is ``a - b``, also where ``a`` was rounded."""
+    e = nearest_exponent(a / b)
+    scaled = a * power_of_two(-e)
+    s = (difference if e == 0.0 else scaled - b) / (scaled + b)
+    return fused(s, polynomial_of(s * s, LOG2), e)
+
+
+def haversine(z: float) -> float:
+    """``sin(pi/2 * sqrt(z))**2`` for ``0 <= z <= 1/4``."""
+    return z * polynomial_of(z, HAVERSINE)
+
+
+def grown(start: float, high: float, low: float, t: float) -> float:
+    """``start * 2**((high + low) * t)``; only the result over- or underflows."""
+    e = nearest_exponent(abs(start))
+    significand = start * power_of_two(-e)
+    below = 1.0 if abs(significand) < 1.0 else 0.0
+    y = high * t
+    total, rest = pair_sum(e - below, y)
+    return (1.0 + below) * significand * exp2(total, rest + (fused(high, t, -y) + low * t))
+
+
+# ---- Pairs: where powers amplify what rounding takes. ----
+
+
+def pair_sum(a: float, b: float) -> Pair:
+    """``a + b``, exactly."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def pair_add(a: Pair, b: Pair) -> Pair:
+    """``a + b``."""
+    high, low = pair_sum(a[0], b[0])
+    return pair_sum(high, low + (a[1] + b[1]))
+
+
+def pair_multiply(a: Pair, b: Pair) -> Pair:
+    """``a * b``."""
+    high = a[0] * b[0]
+    return pair_sum(high, fused(a[0], b[0], -high) + (a[0] * b[1] + a[1] * b[0]))
+
+
+def pair_divide(a: Pair, n: float) -> Pair:
+    """``a / n``."""
+    high = a[0] / n
+    return pair_sum(high, (fused(-high, n, a[0]) + a[1]) / n)
+
+
+def pair_exp2(y: Pair) -> Pair:
+    """``2 ** y``, to zero where it underflows."""
+    if y[0] < -1022.0:
+        return 0.0, 0.0
+    whole = nearest_integer(y[0])
+    x = pair_multiply(pair_sum(y[0] - whole, y[1]), (LN2[0] / 64.0, LN2[1] / 64.0))
+    result = (1.0, 0.0)
+    for n in range(12, 0, -1):
+        result = pair_add((1.0, 0.0), pair_divide(pair_multiply(x, result), float(n)))
+    for _ in range(6):
+        result = pair_multiply(result, result)
+    return result[0] * power_of_two(whole), result[1] * power_of_two(whole)
+
+
+def pair_log2(x: Pair) -> Pair:
+    """``log2(x)``: one Newton step."""
+    guess = log2_ratio(x[0], 1.0, x[0] - 1.0)
+    rest = pair_add(pair_multiply(x, pair_exp2((-guess, 0.0))), (-1.0, 0.0))
+    rest = pair_add(rest, (-0.5 * rest[0] * rest[0], 0.0))
+    return pair_add((guess, 0.0), pair_multiply(INVERSE_LN2, rest))
+
+
+# ---- Ends and the weights between them. ----
+
+
+def mix(start: float, end: float, to: float) -> float:
+    """From ``start`` to ``end``, by weight."""
+    return fused(end - start, to, start)
+
+
+def mix_nearer(start: float, end: float, smaller: float, near_start: bool) -> float:
+    """The same from the weight of the farther end."""
+    near, far = (start, end) if near_start else (end, start)
+    return mix(near, far, smaller)
+
+
+# ---- Legs: from one value to another between two times. ----
+
+
+def line(t: float, start: float, end: float, begin: float, finish: float, inverse: float) -> float:
+    """A straight line; ``inverse`` is that of its length."""
+    past, rest = t - begin, finish - t
+    return mix_nearer(start, end, min(past, rest) * inverse, past < rest)
+
+
+def arc(t: float, start: float, end: float, begin: float, finish: float, inverse: float) -> float:
+    """Half a period of a cosine; ``inverse`` is that of its length's square."""
+    past, rest = t - begin, finish - t
+    nearer = min(past, rest)
+    return mix_nearer(start, end, haversine(nearer * nearer * inverse), past < rest)
+
+
+def leg_between(start: float, end: float, begin: float, finish: float, is_line: bool, origin: float) -> Leg:
+    """A leg; it may be shorter than any number of steps that its square could measure."""
+    length = max(finish - begin, 2.0**-500)
+    return start, end, begin, finish, 1.0 / length if is_line else 1.0 / (length * length), is_line, origin
+
+
+def leg_value(t: float, leg: Leg) -> float:
+    """The value on a leg."""
+    start, end, begin, finish, inverse, is_line, origin = leg
+    formula = line if is_line else arc
+    return formula(t - origin, start, end, begin, finish, inverse)
+
+
+# ---- Curves. ----
+
+
+def constant(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
     """``start``."""
     return start
 
 
-def linear(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
-    """A straight line."""
-    return start * ((steps - t) / steps) + end * (t / steps)
+def cosine(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``q`` periods of a cosine; the phase is reduced to half a period without error."""
+    turned = q * t
+    whole = nearest_integer(turned * r)
+    phase = abs(fused(-whole, steps, turned) + fused(q, t, -turned))  # times steps
+    nearer = min(phase, 0.5 * steps - phase)
+    return mix_nearer(start, end, haversine(4.0 * nearer * nearer * p), phase < 0.25 * steps)
 
 
-def half_cosine(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
-    """Half a period of a cosine, from its top to its bottom."""
-    return mix(math.cos(0.5 * math.pi * t / steps) ** 2, start, end)
+def shaped_cosine(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``p`` periods of a cosine over ``(t / steps) ** r``, ``(1 + cos) / 2`` to the power ``q``."""
+    if t < 1e-280:
+        return start
+    progress = pair_divide((t, 0.0), steps)
+    if r != 1.0:
+        progress = pair_exp2(pair_multiply((r, 0.0), pair_log2(progress)))
+    turned = pair_multiply((p, 0.0), progress)
+    phase = pair_add(turned, (-nearest_integer(turned[0]), 0.0))
+    if phase[0] < 0.0:
+        phase = (-phase[0], -phase[1])
+    near_start = phase[0] < 0.25
+    nearer = phase[0] if near_start else pair_add((0.5, 0.0), (-phase[0], -phase[1]))[0]
+    smaller = haversine(4.0 * nearer * nearer)
+    if q == 1.0 or smaller < 1e-300:
+        return mix_nearer(start, end, smaller, near_start)
+    from_start = 1.0 - smaller if near_start else smaller
+    return mix(end, start, exp2(q * log2_ratio(from_start, 1.0, -smaller if near_start else smaller - 1.0), 0.0))
 
 
-def cosine(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
-    """``q`` periods of a cosine."""
-    return mix(math.cos(math.pi * turns(q, t, steps)) ** 2, start, end)
+def warped_cosine(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """Half a period of a cosine over ``(t / steps) ** p``."""
+    x = power(max(t, 1e-280), steps, t - steps, p, q) if t > 0.0 else 0.0
+    nearer = min(x, 1.0 - x)
+    return mix_nearer(start, end, haversine(nearer * nearer), x < 0.5)
 
 
-def shaped_cosine(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
-    """``p`` periods of a cosine to the power ``q``, over ``(t / steps) ** r``."""
-    phase = turns(p, t, steps) if r == 1.0 else turns(p, (t / steps) ** r, 1.0)
-    return mix((math.cos(math.pi * phase) ** 2) ** q, start, end)
+def cosine_power(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """Half a period of a cosine, ``(1 + cos) / 2`` to the power ``p``."""
+    near_start = t < steps - t
+    x = min(t, steps - t) * q
+    smaller = haversine(x * x)
+    from_start = 1.0 - smaller if near_start else max(smaller, 1e-300)
+    return mix(end, start, exp2(p * log2_ratio(from_start, 1.0, -smaller if near_start else from_start - 1.0), 0.0))
 
 
-def polynomial(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
+def polynomial(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
     """``(1 - t / steps) ** p``."""
-    return mix(((steps - t) / steps) ** p, start, end)
+    return mix(end, start, power(steps - t, steps, -t, p, q))
 
 
-def exponential(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
-    """``2 ** ((p + q) * t)``."""
-    power, low = product(p, t)
-    whole = math.floor(power)
-    if whole < -1080.0:
-        return 0.0
-    if whole > 1020.0:
-        return start * math.inf
-    value: float = start * 2.0 ** (power - whole + (low + q * t)) * 2.0**whole
+def power_rise(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``(t / steps) ** p``."""
+    return mix(start, end, power(max(t, 1e-280), steps, t - steps, p, q) if t > 0.0 else 0.0)
+
+
+def power(a: float, b: float, difference: float, p: float, inverse: float) -> float:
+    """``(a / b) ** p``; ``difference`` is ``a - b``, ``inverse`` ``1 / b``."""
+    x = a * inverse
+    if p == 2.0:
+        return x * x
+    if p == 3.0:
+        return x * x * x
+    if p == 4.0:
+        return (x * x) * (x * x)
+    return exp2(p * log2_ratio(a, b, difference), 0.0)
+
+
+def logarithmic(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``log(1 + t) / log(1 + steps)``."""
+    return mix(start, end, log2_ratio(1.0 + t, 1.0, t) * p)
+
+
+def inverse_time(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``1 / (1 + p * t)``."""
+    return start / fused(p, t, 1.0)
+
+
+def inverse_staircase(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``1 / (1 + p * floor(t / r))``."""
+    return start / fused(p, whole_turns(t, r), 1.0)
+
+
+def inverse_sqrt(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``sqrt(p / (t + q + r))``."""
+    high, low = pair_sum(t, q)
+    return start * math.sqrt(p / (high + (low + r)))
+
+
+def power_law(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``(1 + t / q) ** p``."""
+    y = p * log2_ratio(t + q, q, t)
+    e = nearest_exponent(abs(start)) if start != 0.0 else 0.0
+    return start * power_of_two(-e) * exp2(y + e, 0.0)
+
+
+def tanh(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``(1 - tanh z) / 2 = 1 / (1 + 2**y)``, ``y = (p + q + r) + (s + u + v) * t``."""
+    return mix(end, start, 1.0 / (1.0 + exp2(fused(s, t, p), q + u * t)))
+
+
+def rex(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``(1 - x) / (1 - x/2)``, ``x = t / steps``."""
+    return mix(start, end, t / (steps + (steps - t)))
+
+
+def one_minus_sqrt(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``1 - sqrt(t / steps)``."""
+    return mix(start, end, math.sqrt(t * p))
+
+
+def half_decay(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``2 * 0.5**x - 1``, ``x = t / steps``."""
+    return mix(start, end, 2.0 - 2.0 * exp2(-t * p, 0.0))
+
+
+def damped(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """Up over ``p`` steps and down over ``q``, the height falling as ``2 ** ((s + u) * t)``."""
+    local = fused(-whole_turns(t, p + q), p + q, t)
+    return mix(start, end, min(local / p, (p + q - local) / q) * exp2(s * t, u * t))
+
+
+def exponential(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``2 ** ((p + q) * t)``, split at the last multiple of ``r``."""
+    anchor = r * floor_positive(t / r)
+    return ratio(t - anchor, grown(start, p, q, anchor), p, q)
+
+
+def ratio(t: float, factor: float, p: float, q: float) -> float:
+    """``factor * 2 ** ((p + q) * t)``."""
+    y = p * t
+    return factor * exp2(y, fused(q, t, fused(p, t, -y)))
+
+
+def staircase(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``2 ** ((p + q) * floor(t / r))``."""
+    return exponential(whole_turns(t, r), start, end, steps, p, q, s, s, u, v)
+
+
+def linear(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """A straight line."""
+    return leg_value(t, leg_of_linear(t, start, end, steps, p, q, r, s, u, v))
+
+
+def leg_of_linear(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> Leg:
+    """The only one."""
+    return start, end, 0.0, steps, p, True, 0.0
+
+
+def half_cosine(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """Half a period of a cosine, from its top to its bottom."""
+    return leg_value(t, leg_of_half_cosine(t, start, end, steps, p, q, r, s, u, v))
+
+
+def leg_of_half_cosine(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> Leg:
+    """The only one."""
+    return start, end, 0.0, steps, p, False, 0.0
+
+
+def one_cycle(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``start`` to ``p`` at time ``q``, to ``end`` at the end; by way of ``start`` at ``2 * q`` if ``s`` is 1."""
+    return leg_value(t, leg_of_one_cycle(t, start, end, steps, p, q, r, s, u, v))
+
+
+def leg_of_one_cycle(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> Leg:
+    """Two or three; lines if ``r`` is 1."""
+    is_line = r != 0.0
+    if t < q:
+        return leg_between(start, p, 0.0, q, is_line, 0.0)
+    if s == 0.0:
+        return leg_between(p, end, q, steps, is_line, 0.0)
+    if t < 2.0 * q:
+        return leg_between(p, start, q, 2.0 * q, is_line, 0.0)
+    return leg_between(start, end, 2.0 * q, steps, is_line, 0.0)
+
+
+def restarts(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """Half cosines: the ``i``-th takes ``p * q**i`` steps and starts from ``start * 2**((s + u) * i)``."""
+    return leg_value(t, leg_of_restarts(t, start, end, steps, p, q, r, s, u, v))
+
+
+def leg_of_restarts(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> Leg:
+    """At most 53 where they grow: lengths at least double."""
+    cycle, begin, length = 0.0, 0.0, p
+    if q == 1.0:
+        cycle = whole_turns(t, length)
+        begin = cycle * length
+    else:
+        while t - begin >= length:
+            begin += length
+            length *= q
+            cycle += 1.0
+    top = start if s == 0.0 or start == 0.0 else min(max(grown(start, s, u, cycle), -LARGEST), LARGEST)
+    return leg_between(top, end, 0.0, length, False, begin)
+
+
+def triangle(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """Up over ``p`` steps and down over ``q``; half as high with every cycle if ``r`` is 1."""
+    return leg_value(t, leg_of_triangle(t, start, end, steps, p, q, r, s, u, v))
+
+
+def leg_of_triangle(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> Leg:
+    """One up and one down in each cycle."""
+    cycle = whole_turns(t, p + q)
+    begin = cycle * (p + q)
+    peak = end if r == 0.0 else mix(start, end, exp2(-cycle, 0.0))
+    if t - begin < p:
+        return leg_between(start, peak, 0.0, p, True, begin)
+    return leg_between(peak, start, p, p + q, True, begin)
+
+
+# ---- Operations. ----
+
+
+def sample(t: float, samples: Any, first: float, steps: float) -> float:
+    """The sample at ``t`` rounded down, or the last one."""
+    value: float = samples[int(first + floor_positive(min(t, steps - 1.0)))]
     return value
 
 
-def staircase(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
-    """``2 ** ((p + q) * floor(t / r))``."""
-    stairs = math.floor((t - t % r) / r + 0.5)
-    return exponential(float(stairs), start, end, steps, p, q, r)
+def clipped(value: float, low: float, high: float) -> float:
+    """At least ``low`` and at most ``high``."""
+    floored = low if value < low else value
+    return high if floored > high else floored
 
 
-def logarithmic(t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
-    """``log(1 + t) / log(1 + steps)``."""
-    return mix(1.0 - math.log1p(t) / math.log1p(steps), start, end)
+def cycled(t: float, steps: float, p: float) -> float:
+    """Time within a cycle of ``p`` steps; at ``steps`` it stops."""
+    return fused(-whole_turns(t, p), p, t) if t < steps else p
 
 
-def mix(weight: float, start: float, end: float) -> float:
-    """``start`` and ``end`` weighted with ``weight`` and its rest."""
-    return start * weight + end * (1.0 - weight)
+def hash_words(seed_high: int, seed_low: int, step: int, draw: int) -> int:
+    """32 bits that depend on all words: MurmurHash3. 64-bit integers may wrap around: the low 32 bits stay right."""
+    h = 0
+    for word in (seed_low, seed_high, step & MASK, step >> 32, draw):
+        k = word * 0xCC9E2D51 & MASK
+        k = (k << 15 | k >> 17) & MASK
+        h ^= k * 0x1B873593 & MASK
+        h = (h << 13 | h >> 19) & MASK
+        h = (h * 5 + 0xE6546B64) & MASK
+    h ^= 20  # their length in bytes
+    h = (h ^ h >> 16) * 0x85EBCA6B & MASK
+    h = (h ^ h >> 13) * 0xC2B2AE35 & MASK
+    return h ^ h >> 16
 
 
-def product(a: float, b: float) -> tuple[float, float]:
-    """``a * b`` and its rounding error (Dekker), without fma."""
-    split_a = a * 134217729.0  # 2**27 + 1 halves the significand
-    high_a = split_a - (split_a - a)
-    split_b = b * 134217729.0
-    high_b = split_b - (split_b - b)
-    low_a = a - high_a
-    low_b = b - high_b
-    value = a * b
-    return value, ((high_a * high_b - value) + high_a * low_b + low_a * high_b) + low_a * low_b
+def uniform(seed_high: int, seed_low: int, step: int, draw: int) -> float:
+    """Inside (0, 1)."""
+    return (hash_words(seed_high, seed_low, step, draw) + 0.5) * 2.0**-32
 
 
-def turns(cycles: float, t: float, steps: float) -> float:
-    """``cycles * t / steps`` less its whole part: the phase keeps its digits however many have passed."""
-    turned, low = product(cycles, t)
-    return (turned % steps + low) / steps
+def noise(seed_high: int, seed_low: int, step: int, limit: float, steepness: float) -> float:
+    """In (-limit, limit): uniform where steepness is 0, else with density ``2**(-steepness * e**2)``, by rejection."""
+    e = 0.0
+    for draw in range(0, 512, 2):
+        e = limit * (2.0 * uniform(seed_high, seed_low, step, draw) - 1.0)
+        if steepness == 0.0 or uniform(seed_high, seed_low, step, draw + 1) < exp2(-steepness * (e * e), 0.0):
+            break
+    return e
 
 
-def curve(code: int, t: float, start: float, end: float, steps: float, p: float, q: float, r: float) -> float:
-    """The value of the curve with this code."""
-    if t >= steps:
-        if code != 3 and code != 4:
-            return end
-        t = steps  # a cosine may end anywhere in its cycle
-    if code == 0:
-        return constant(t, start, end, steps, p, q, r)
-    if code == 1:
-        return linear(t, start, end, steps, p, q, r)
-    if code == 2:
-        return half_cosine(t, start, end, steps, p, q, r)
-    if code == 3:
-        return cosine(t, start, end, steps, p, q, r)
-    if code == 4:
-        return shaped_cosine(t, start, end, steps, p, q, r)
-    if code == 5:
-        return polynomial(t, start, end, steps, p, q, r)
-    if code == 6:
-        return exponential(t, start, end, steps, p, q, r)
-    if code == 7:
-        return staircase(t, start, end, steps, p, q, r)
-    return logarithmic(t, start, end, steps, p, q, r)
+def noisy(value: float, t: float, limit: float, steps: float, p: float, q: float, steepness: float) -> float:
+    """``value`` with the noise of step ``t``."""
+    step = int(floor_positive(t) if t < steps else steps)
+    return value * (1.0 + noise(int(p), int(q), step, limit, steepness))
 
 
-def value(codes: Any, follow: Any, numbers: Any, stack: Any, step: float) -> float:
-    """The value of a program at a step: see ``program.hpp``. ``stack`` is scratch of STACK_SIZE floats."""
-    depth = 0
-    i = 0
-    while i < len(codes):
-        code = codes[i]
-        offset = numbers[i, 0]
-        if code == BRANCH:
-            i = i + 1 if step < offset else follow[i]
-            continue
-        if code == MULTIPLY:
-            depth -= 1
-            stack[depth - 1] *= stack[depth]
-        elif code == ADD:
-            depth -= 1
-            stack[depth - 1] += stack[depth]
-        elif code == SCALE:
-            stack[depth - 1] *= numbers[i, 1]
+# ---- Blocks of steps. ----
+
+
+def sweep(formula: Any, first: float, out: Any, scratch: Any, numbers: Any) -> None:
+    """``out[k] = formula(first + k, *numbers)``."""
+    ramp = scratch[RAMP : RAMP + len(out)]
+    for k in range(len(out)):
+        out[k] = formula(first + ramp[k], *numbers)
+
+
+def steps_before(edge: float, first: float, most: int) -> int:
+    """How many of the steps from ``first`` on come before an edge; at least 1 and at most ``most``."""
+    ahead = edge - first
+    return max(1, math.ceil(ahead)) if ahead < most else most
+
+
+def legs(leg_of: Any, first: float, out: Any, scratch: Any, c: Any) -> None:
+    """A curve of legs, one after another."""
+    done = 0
+    while done < len(out):
+        t = first + done
+        start, end, begin, finish, inverse, is_line, origin = leg_of(t, *c)
+        stop = done + steps_before(finish, t - origin, len(out) - done)
+        if is_line:
+            sweep(line, t - origin, out[done:stop], scratch, (start, end, begin, finish, inverse))
         else:
-            stack[depth] = curve(
-                code,
-                step - offset,
-                numbers[i, 1],
-                numbers[i, 2],
-                numbers[i, 3],
-                numbers[i, 4],
-                numbers[i, 5],
-                numbers[i, 6],
-            )
+            sweep(arc, t - origin, out[done:stop], scratch, (start, end, begin, finish, inverse))
+        done = stop
+
+
+def is_listed(scratch: Any, p: float, q: float, r: float) -> bool:
+    """Whether the list has this exponential's ratios for ``0 <= t < r``; fills it if there is room."""
+    if scratch[ROOM] == 1.0:
+        sweep(ratio, 0.0, scratch[LIST : LIST + int(r)], scratch, (1.0, p, q))
+        scratch[ROOM], scratch[LIST_OF], scratch[LIST_OF + 1], scratch[LIST_OF + 2] = 0.0, p, q, r
+    return bool(scratch[LIST_OF] == p and scratch[LIST_OF + 1] == q and scratch[LIST_OF + 2] == r)
+
+
+def exponentials(first: float, out: Any, scratch: Any, start: float, p: float, q: float, r: float) -> None:
+    """An exponential, from one multiple of ``r`` to the next."""
+    if r < 8.0:
+        sweep(exponential, first, out, scratch, (start, start, math.inf, p, q, r, r, 0.0, 0.0))
+        return
+    listed = len(out) > 1 and is_listed(scratch, p, q, r)
+    done = 0
+    while done < len(out):
+        t = first + done
+        anchor = r * floor_positive(t / r)
+        factor = grown(start, p, q, anchor)
+        stop = done + steps_before(anchor + r, t, len(out) - done)
+        if listed:
+            target, ratios = out[done:stop], scratch[LIST + int(t - anchor) :]
+            for k in range(len(target)):
+                target[k] = factor * ratios[k]
+        else:
+            sweep(ratio, t - anchor, out[done:stop], scratch, (factor, p, q))
+        done = stop
+
+
+def stairs(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:
+    """The levels of all stairs first, then each for as long as it lasts."""
+    start, p, q, r, s = c[0], c[3], c[4], c[5], c[6]
+    last = first + (len(out) - 1)
+    stair = whole_turns(first, r)
+    count = whole_turns(last, r) - stair + 1.0
+    if count > 0.25 * len(out) + 1.0:
+        if code == STAIRCASE:
+            sweep(staircase, first, out, scratch, c)
+        else:
+            sweep(inverse_staircase, first, out, scratch, c)
+        return
+    levels = scratch[BLOCKS : BLOCKS + int(count)]
+    if code == STAIRCASE:
+        exponentials(stair, levels, scratch, start, p, q, s)
+    else:
+        sweep(inverse_time, stair, levels, scratch, c)
+    done = 0
+    for i in range(int(count)):
+        after = stair + i + 1.0
+        stop = max(done, math.ceil(min(after * r - first, float(len(out)))))  # the next stair, but for rounding
+        while stop > done and whole_turns(first + (stop - 1), r) >= after:
+            stop -= 1
+        while stop < len(out) and whole_turns(first + stop, r) < after:
+            stop += 1
+        out[done:stop] = levels[i]
+        done = stop
+
+
+def block(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:
+    """The curve with this code from ``first`` on, up to its end."""
+    start, end, steps, p, q, r, s, u, v = c
+    if code == CONSTANT:
+        out[:] = start
+    elif code == LINEAR:
+        legs(leg_of_linear, first, out, scratch, c)
+    elif code == HALF_COSINE:
+        legs(leg_of_half_cosine, first, out, scratch, c)
+    elif code == ONE_CYCLE:
+        legs(leg_of_one_cycle, first, out, scratch, c)
+    elif code == RESTARTS:
+        legs(leg_of_restarts, first, out, scratch, c)
+    elif code == TRIANGLE:
+        legs(leg_of_triangle, first, out, scratch, c)
+    elif code == EXPONENTIAL:
+        exponentials(first, out, scratch, start, p, q, r)
+    elif code in (STAIRCASE, INVERSE_STAIRCASE):
+        stairs(code, first, out, scratch, c)
+    elif code == COSINE:
+        sweep(cosine, first, out, scratch, c)
+    elif code == SHAPED_COSINE:
+        sweep(shaped_cosine, first, out, scratch, c)
+    elif code == WARPED_COSINE:
+        sweep(warped_cosine, first, out, scratch, c)
+    elif code == COSINE_POWER:
+        sweep(cosine_power, first, out, scratch, c)
+    elif code == POLYNOMIAL:
+        if p == 2.0:  # with the power known, only its own formula is left in the loop
+            sweep(polynomial, first, out, scratch, (start, end, steps, 2.0, q, r, s, u, v))
+        else:
+            sweep(polynomial, first, out, scratch, c)
+    elif code == POWER_RISE:
+        if p == 2.0:
+            sweep(power_rise, first, out, scratch, (start, end, steps, 2.0, q, r, s, u, v))
+        else:
+            sweep(power_rise, first, out, scratch, c)
+    elif code == LOGARITHMIC:
+        sweep(logarithmic, first, out, scratch, c)
+    elif code == INVERSE_TIME:
+        sweep(inverse_time, first, out, scratch, c)
+    elif code == INVERSE_SQRT:
+        sweep(inverse_sqrt, first, out, scratch, c)
+    elif code == POWER_LAW:
+        sweep(power_law, first, out, scratch, c)
+    elif code == TANH:
+        sweep(tanh, first, out, scratch, c)
+    elif code == REX:
+        sweep(rex, first, out, scratch, c)
+    elif code == ONE_MINUS_SQRT:
+        sweep(one_minus_sqrt, first, out, scratch, c)
+    elif code == HALF_DECAY:
+        sweep(half_decay, first, out, scratch, c)
+    else:
+        sweep(damped, first, out, scratch, c)
+
+
+# ---- Programs: rows of code, next, offset and a curve's nine numbers. ----
+
+
+def steps_to_edge(code: Any, begin: int, finish: int, kept: Any, step: float, most: int) -> int:
+    """How many steps from this whole one on take the same branches, end no curve and begin no cycle."""
+    cycles = 0
+    time = step
+    i = begin
+    while i < finish:
+        operation, following, edge = int(code[i, 0]), int(code[i, 1]), code[i, 2]
+        if operation == BRANCH:
+            following = i + 1 if time < edge else following
+        elif operation == CYCLE:
+            kept[cycles] = time
+            cycles += 1
+            time = cycled(time - edge, code[i, 5], code[i, 6])
+            edge = code[i, 6]
+        elif operation == RESUME:
+            cycles -= 1
+            time = kept[cycles]
+        else:
+            edge += code[i, 5] if operation < SAMPLE else math.inf
+        if time < edge and edge - time < most:
+            most = int(edge - time)
+        i = following
+    return most
+
+
+def run(code: Any, begin: int, finish: int, samples: Any, first: float, scratch: Any, out: Any) -> None:
+    """Instructions over a block of steps without an edge between them, or one step with a fraction.
+
+    Where the last cycle has ended, time stands still: one value serves the block.
+    """
+    size = len(out)
+    depth, cycles = 0, 0
+    time, still = first, False
+    i = begin
+    while i < finish:
+        operation, following, t = int(code[i, 0]), int(code[i, 1]), time - code[i, 2]
+        start, end, steps, p, q, r = code[i, 3], code[i, 4], code[i, 5], code[i, 6], code[i, 7], code[i, 8]
+        top = level(scratch, out, depth - 1)
+        if operation == BRANCH:
+            following = i + 1 if t < 0.0 else following
+        elif operation == CYCLE:
+            scratch[2 * cycles] = time
+            scratch[2 * cycles + 1] = 1.0 if still else 0.0
+            cycles += 1
+            time, still = cycled(t, steps, p), still or t >= steps
+        elif operation == RESUME:
+            cycles -= 1
+            time, still = scratch[2 * cycles], scratch[2 * cycles + 1] == 1.0
+        elif operation in (MULTIPLY, ADD):
+            depth -= 1
+            below = level(scratch, out, depth - 1)
+            if operation == MULTIPLY:
+                for k in range(size):
+                    below[k] *= top[k]
+            else:
+                for k in range(size):
+                    below[k] += top[k]
+        elif operation == SCALE:
+            for k in range(size):
+                top[k] *= start
+        elif operation == CLIP:
+            for k in range(size):
+                top[k] = clipped(top[k], start, end)
+        elif operation == NOISE:
+            for k in range(size):
+                top[k] = noisy(top[k], t if still else t + k, start, steps, p, q, r)
+        else:
+            top = level(scratch, out, depth)
             depth += 1
-        i = follow[i]
-    result: float = stack[0]
-    return result
+            ended = t >= steps
+            moving = 1 if still or ended else size
+            if operation == SAMPLE:
+                sweep(sample, t, top[:moving], scratch, (samples, p, steps))
+            elif ended and operation != COSINE and operation != SHAPED_COSINE and operation != TANH:
+                top[0] = end
+            else:  # a cosine may end anywhere in its cycle, and a tanh never quite arrives
+                c = (start, end, steps, p, q, r, code[i, 9], code[i, 10], code[i, 11])
+                block(operation, min(t, steps), top[:moving], scratch, c)
+            top[moving:] = top[0]
+        i = following
 
 
-def values(codes: Any, follow: Any, numbers: Any, stack: Any, steps: Any, out: Any) -> None:
-    """``out[i] = value(steps[i])``."""
-    for i in range(len(steps)):
-        out[i] = value(codes, follow, numbers, stack, steps[i])
+def level(scratch: Any, out: Any, depth: int) -> Any:
+    """A place on the stack."""
+    begin = BLOCKS + max(depth, 1) * HEIGHT
+    return out if depth <= 0 else scratch[begin : begin + len(out)]
 
 
-def window(codes: Any, follow: Any, numbers: Any, stack: Any, start: int, out: Any) -> None:
-    """``out[i] = value(start + i)``."""
-    for i in range(len(out)):
-        out[i] = value(codes, follow, numbers, stack, float(start + i))
+def window(code: Any, begin: int, finish: int, samples: Any, first: float, scratch: Any, out: Any) -> None:
+    """``out[k]``: the program's value at step ``first + k``; ``first`` may have a fraction if there is one."""
+    done, ahead = 0, 1
+    while done < len(out):
+        if len(out) > 1:
+            ahead = steps_to_edge(code, begin, finish, scratch, first + done, len(out) - done)
+        for at in range(done, done + ahead, HEIGHT):
+            run(code, begin, finish, samples, first + at, scratch, out[at : min(at + HEIGHT, done + ahead)])
+        done += ahead
 
 
-def spread(columns: Any, column: Any, scale: Any, out: Any) -> None:
-    """``out[i, g] = scale[g] * columns[column[g], i]``, or ``scale[g]`` where the column is -1."""
-    for i in range(out.shape[0]):
-        for g in range(out.shape[1]):
-            factor = columns[column[g], i] if column[g] >= 0 else 1.0
-            out[i, g] = scale[g] * factor
+def fill(code: Any, begins: Any, samples: Any, first: float, steps: Any, scratch: Any, out: Any) -> None:
+    """``out[i, k]``: the value of the ``i``-th program at ``steps[k]``; without ``steps`` at ``first + k``."""
+    for i in range(len(begins) - 1):
+        if len(steps) == 0:
+            window(code, begins[i], begins[i + 1], samples, first, scratch, out[i])
+        for k in range(len(steps)):
+            window(code, begins[i], begins[i + 1], samples, steps[k], scratch, out[i, k : k + 1])
 
 
-# What Numba compiles, callees first.
-COMPILED = (
-    *CURVES,
-    "mix",
-    "product",
-    "turns",
-    "curve",
-    "value",
-    "values",
-    "window",
-    "spread",
+def spread_rows(columns: Any, column: Any, scale: Any, out: Any) -> None:
+    """``out[k, g] = scale[g] * columns[column[g], k]``."""
+    shared = len(columns) == 1 or (len(column) > 0 and column.min() == column.max())
+    for k in range(len(out)):
+        row = out[k]
+        if shared:
+            factor = columns[column[0], k]
+            for g in range(len(row)):
+                row[g] = scale[g] * factor
+        else:
+            for g in range(len(row)):
+                row[g] = scale[g] * columns[column[g], k]
+
+
+def spread_columns(columns: Any, column: Any, scale: Any, first: int, size: int, out: Any) -> None:
+    """``out[g, first + k] = scale[g] * columns[column[g], k]`` for ``k < size``."""
+    for g in range(len(out)):
+        row, source, factor = out[g, first : first + size], columns[column[g]], scale[g]
+        for k in range(size):
+            row[k] = factor * source[k]
+
+
+# What Numba compiles as a function of its own; everything else becomes a part of the loops that use it.
+ENTRIES = ("fill", "spread_rows", "spread_columns")  # what Python calls
+CALLED = (
+    *("grown", "pair_exp2", "pair_log2", "shaped_cosine", "hash_words", "noise"),
+    *("exponentials", "stairs", "block", "steps_to_edge", "run", "window"),
 )

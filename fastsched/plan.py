@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from fastsched import _backend
 from fastsched._check import LARGEST_VALUE, VALUE, Choice, is_number, shown, step_number, window
+from fastsched.kinds import Constant
 from fastsched.schedule import (
     JSON_VERSION,
-    Constant,
     Product,
     Scaled,
     Schedule,
@@ -215,22 +215,30 @@ class Plan:
             self._cache[key] = _row(self._curves, self._columns[name], self._scales[name])
         return self._cache[key]  # type: ignore[no-any-return]
 
+    def _grid(self) -> _backend.Grid:
+        """All rows at once."""
+        key = (_backend.current().name, None)
+        if key not in self._cache:
+            self._cache[key] = _backend.current().grid({name: self._row(name) for name in self._columns})
+        return self._cache[key]  # type: ignore[no-any-return]
+
     def at(self, step: float, *, out: dict[str, Floats] | None = None) -> dict[str, Floats]:
         """The values at one step: a float64 array ``(groups,)`` per name, NaN where a group lacks it.
 
         ``out``, the result of an earlier call, is filled in place if given. Errors: ``ValueError`` if it is
         not such a result.
         """
-        t = step_number(step)
         if out is None:
             out = {name: np.empty(self._groups) for name in self._columns}
-        elif not isinstance(out, dict) or out.keys() != self._columns.keys():
+        if self._grid().at(step, out):
+            return out
+        t = step_number(step)
+        if not isinstance(out, dict) or out.keys() != self._columns.keys():
             raise ValueError(f"Plan.at: out must have the keys {', '.join(self._columns)}; pass an earlier result")
-        else:
-            for array in out.values():
-                empty_table("Plan.at", (self._groups,), np.float64, array)
-                if not array.flags.c_contiguous:
-                    raise ValueError("Plan.at: out must be contiguous; pass an earlier result")
+        for array in out.values():
+            empty_table("Plan.at", (self._groups,), np.float64, array)
+            if not array.flags.c_contiguous:
+                raise ValueError("Plan.at: out must be contiguous; pass an earlier result")
         for name in self._columns:
             self._row(name).at(t, out[name])
         return out

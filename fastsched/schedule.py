@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any, ClassVar, Self
 
@@ -17,29 +17,31 @@ import numpy.typing as npt
 from fastsched import _backend
 from fastsched._check import (
     LARGEST_STEP,
-    LARGEST_VALUE,
-    STEPS,
     VALUE,
     Choice,
     Flag,
     Number,
+    Numbers,
     Several,
     is_number,
+    nearest,
     shown,
     step_array,
     step_number,
     window,
 )
-from fastsched._program import LARGEST_PROGRAM, Curve, Operation, compile_program
+from fastsched._program import LARGEST_PROGRAM, Curve, Cycle, Operation, Table, compile_program
 
-Rule = Number | Flag | Choice | Several
+Rule = Number | Flag | Choice | Several | Numbers
 Token = tuple[Any, ...]
 Floats = npt.NDArray[np.float64]
 
 JSON_VERSION = 1
-LARGEST_JSON = 1 << 25  # characters; a chain of 10,000 pieces takes about 2**20
+LARGEST_JSON = 1 << 26  # characters; a chain of 10,000 pieces takes about 2**20, 2**21 samples about 2**25
+MOST_CYCLES = 1 << 24
 
 _kinds: dict[str, type[Kind]] = {}
+_combinators: dict[str, type[Combinator]] = {}
 
 
 class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
@@ -74,7 +76,7 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
 
     # ---- what a kind or combinator defines ----
 
-    def _lower(self) -> Curve | Operation | list[Schedule]:
+    def _lower(self) -> Curve | Operation | Cycle | Table | list[Schedule]:
         """One curve, an operation on other schedules, or pieces one after another."""
         raise NotImplementedError
 
@@ -92,6 +94,14 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
     def _parts_of_repr(self) -> list[Any]:
         """Strings, and schedules whose own text goes there."""
         raise NotImplementedError
+
+    def _inner_cycles(self, begin: int, most: float) -> Iterable[tuple[Schedule, int, float]]:
+        """Its parts, each with the step at which it begins and up to which it counts."""
+        return ((operand, begin, most) for operand in self._operands())
+
+    def _cycle_ends(self, most: float) -> Iterable[int]:
+        """Its own cycles' ends in order, up to ``most`` or, if that is infinite and so are they, without end."""
+        return ()
 
     # ---- values ----
 
@@ -170,20 +180,127 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         steps = Number("leave warmup out if there is none", least=1, most=LARGEST_STEP, whole=True)(who, "steps", steps)
         start = Number("pass the fraction of the first value to start from")(who, "start", start)
         shape = Choice(("linear", "cosine", "constant", "exponential", "log"))(who, "shape", shape)
-        first = self._pieces()[0](0)  # a chain's first value, without compiling the chain
+        # Scaled copies of a curve stay scaled copies: a plan evaluates one for all.
+        factors, inner = [], self
+        while isinstance(inner, Scaled):
+            factors.append(inner.factor)
+            inner = inner.schedule
+        risen: Schedule = inner._risen(steps, start, shape)
+        for factor in reversed(factors):
+            risen = Scaled(risen, factor)
+        return risen
+
+    def _risen(self, steps: int, start: float, shape: str) -> Schedule:
+        who = "warmup"
+        first = _value_at(self, 0)
         low = VALUE(who, "start times the first value", start * first)
         if shape == "exponential" and not (start > 0.0 and low != 0.0):
             raise ValueError(
                 f"{who}: start must be > 0 and the first value not 0 with shape='exponential', "
                 f"got {shown(start)}; pass a small fraction such as 0.01"
             )
-        rise: Schedule
         if shape == "constant":
-            rise = Constant(low, steps=steps)
-        else:
-            kind = {"linear": Linear, "cosine": Cosine, "exponential": Geometric, "log": Logarithmic}[shape]
-            rise = kind(low, first, steps=steps)
-        return rise.then(self)
+            return _kinds["Constant"](low, steps=steps).then(self)
+        kind = {"linear": "Linear", "cosine": "Cosine", "exponential": "Geometric", "log": "Logarithmic"}[shape]
+        return _kinds[kind](low, first, steps=steps).then(self)
+
+    def repeat(self, times: int | None = None) -> Schedule:
+        """This one over and over, ``times`` times or, by default, without an end.
+
+        At every multiple of its ``steps`` it begins again; after the last time it holds its last value.
+        Errors: ``ValueError`` if it has no end, ``times < 1`` or the whole is longer than 2**53 steps.
+
+        >>> s = Linear(1.0, 0.0, steps=4).repeat(2)
+        >>> s(0), s(3), s(4), s(8), s(99)
+        (1.0, 0.25, 1.0, 0.0, 0.0)
+        """
+        return Repeat(self, times)
+
+    def clip(self, low: float | None = None, high: float | None = None) -> Schedule:
+        """Its value, but at least ``low`` and at most ``high``: an absolute floor or ceiling. None is no bound.
+
+        Errors: ``ValueError`` if ``low > high`` or neither is given.
+
+        >>> s = Linear(1.0, 0.0, steps=4).clip(low=0.3)
+        >>> s(0), s(2), s(3), s(9)
+        (1.0, 0.5, 0.3, 0.3)
+        """
+        return Clip(self, low, high)
+
+    def noisy(self, limit: float, *, seed: int = 0, distribution: str = "normal", std: float = 1.0) -> Schedule:
+        """Its value times ``1 + e``, ``|e| < limit``, where ``e`` depends on ``seed`` and the step alone.
+
+        ``e`` is ``"uniform"``, or ``"normal"`` of standard deviation ``std`` (and at most 6 of them), drawn again until
+        it is within the limit. Any step's value is found at once and is the same in every run. Errors: ``ValueError``
+        if ``limit`` is not in (0, 1], ``std <= 0`` or ``seed`` is not in 0..2**64-1.
+        Source: timm's schedulers (``noise_pct``, ``noise_std``, ``noise_seed``).
+
+        >>> s = Constant(1.0).noisy(0.1, seed=7)
+        >>> s(3) == s(3.5), 0.9 < s(3) < 1.1, s(3) == s(4)
+        (True, True, False)
+        """
+        return Noisy(self, limit, seed, distribution, std)
+
+    def cooldown(self, at: int, steps: int, shape: str = "linear", end: float = 0.0) -> Schedule:
+        """This one up to step ``at``, then from the value ``v`` there to ``end`` within ``steps`` steps.
+
+        With ``p`` the progress of the cooldown it is ``end + (v - end) * f(p)``; shapes: ``linear`` ``1 - p``,
+        ``cosine`` ``(1 + cos(pi p))/2``, ``sqrt`` ``1 - sqrt(p)``, ``square`` ``1 - p**2``, ``exponential``
+        ``2 * 0.5**p - 1``. A run on a constant or infinite schedule can so be branched at any step. Errors:
+        ``ValueError`` if ``at < 0`` or ``steps < 1``.
+        Source: Haegele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations, 2024.
+
+        >>> s = Constant(1.0).cooldown(at=100, steps=4)
+        >>> s(99), s(100), s(102), s(104), s(999)
+        (1.0, 1.0, 0.5, 0.0, 0.0)
+        """
+        return Cooldown(self, at, steps, shape, end)
+
+    def stretch(self, factor: float | Fraction) -> Schedule:
+        """The same shape over ``factor`` times as many steps: ``s.stretch(f)(f * t)`` is ``s(t)``.
+
+        Rewrites every horizon, edge and timescale; noise still changes with every step. A float factor counts as the
+        decimal that it prints as. Errors: ``ValueError`` if ``factor <= 0``, or if a horizon or edge is then not a
+        whole number that the kind takes.
+
+        >>> MultiStep(milestones=[30, 60], gamma=0.1).stretch(1.5)
+        MultiStep(1.0, milestones=(45, 90), gamma=0.1)
+        """
+        exact = _fraction(factor)
+        stretched = []
+        for name, *values in self._tokens():
+            kind: type[Kind | Combinator] = _kinds[name] if name in _kinds else _combinators[name]
+            stretched.append((name, *kind._stretched(dict(zip(kind._rules, values, strict=True)), exact).values()))
+        return _from_tokens(stretched)
+
+    def cycle_ends(self, steps: int | None = None) -> list[int]:
+        """The steps at which a cycle is complete, ascending and at most ``steps``: where to take snapshots.
+
+        An end of 10 means that update 9 was the cycle's last one. Cycles are those of ``CosineRestarts``,
+        ``Triangular`` and ``repeat``. Errors: ``ValueError`` if there is no end to them and ``steps`` is not given, or
+        if there are more than 2**24.
+        Source: Huang et al., Snapshot Ensembles, 2017.
+
+        >>> CosineRestarts(first=10, multiplier=2, cycles=3).cycle_ends()
+        [10, 30, 70]
+        """
+        who = "cycle_ends"
+        rule = Number("pass the last step to look at", least=0, most=LARGEST_STEP, whole=True, optional=True)
+        steps = rule(who, "steps", steps)
+        ends: set[int] = set()
+        stack: list[tuple[Schedule, int, float]] = [(self, 0, math.inf if steps is None else steps)]
+        while stack:
+            node, begin, most = stack.pop()
+            for end in node._cycle_ends(most - begin):
+                if most == math.inf and node.steps == math.inf:
+                    raise ValueError(
+                        f"{who}: steps must be given where cycles have no end, got None; pass a number of steps"
+                    )
+                if len(ends) == MOST_CYCLES:
+                    raise ValueError(f"{who}: there must be at most 2**24 cycles, got more; pass fewer steps")
+                ends.add(begin + end)
+            stack.extend(node._inner_cycles(begin, most))
+        return sorted(ends)
 
     def __mul__(self, other: Any) -> Schedule:
         if isinstance(other, Schedule):
@@ -196,7 +313,15 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         return self.__mul__(other)
 
     def __add__(self, other: Any) -> Schedule:
-        return Sum(self, other) if isinstance(other, Schedule) else NotImplemented
+        if isinstance(other, Schedule):
+            return Sum(self, other)
+        if is_number(other):
+            value = VALUE("+", "summand", other)
+            return Sum(self, _kinds["Constant"](value, steps=None if self.steps == math.inf else self.steps))
+        return NotImplemented
+
+    def __radd__(self, other: Any) -> Schedule:
+        return self.__add__(other)
 
     # numpy would otherwise multiply an array elementwise and keep objects
     __array_ufunc__ = None
@@ -259,6 +384,9 @@ def _schedule(who: str, name: str, value: Any) -> Schedule:
     return value
 
 
+SHAPE = Choice(("linear", "cosine", "sqrt", "square", "exponential"))  # of a decay
+
+
 # ---- tables ----
 
 
@@ -297,12 +425,62 @@ def fill_table(row: _backend.Row, start: int, out: npt.NDArray[Any]) -> None:
 # ---- combinators ----
 
 
-class Then(Schedule):
+class Combinator(Schedule):
+    """A schedule made of others: its operands, and numbers with their rules."""
+
+    __slots__ = ("_numbers", "_parts")
+    _parts: tuple[Schedule, ...]
+    _numbers: tuple[Any, ...]
+    _rules: ClassVar[dict[str, Rule]] = {}
+    _arity: ClassVar[int] = 1
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if not cls.__name__.startswith("_"):
+            _combinators[cls.__name__] = cls
+
+    def _set(self, parts: tuple[Schedule, ...], steps: int | float, depth: int, size: int, **numbers: Any) -> None:
+        self._freeze(steps, depth, size, _parts=parts, _numbers=tuple(numbers[name] for name in self._rules), **numbers)
+
+    @classmethod
+    def _checked(cls, who: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: rule(who, name, numbers[name]) for name, rule in cls._rules.items()}
+
+    @classmethod
+    def _combine(cls, parts: list[Schedule], numbers: tuple[Any, ...]) -> Schedule:
+        """The inverse of `_operands` and `_token`."""
+        return cls(*parts, *numbers)
+
+    @classmethod
+    def _stretched(cls, numbers: dict[str, Any], factor: Fraction) -> dict[str, Any]:
+        return numbers
+
+    @classmethod
+    def _needed(cls, numbers: tuple[Any, ...]) -> int:
+        """How many operands it takes."""
+        return cls._arity
+
+    def _operands(self) -> Sequence[Schedule]:
+        return self._parts
+
+    def _token(self) -> Token:
+        return (type(self).__name__, *self._numbers)
+
+    def _method_repr(self, name: str, arguments: str) -> list[Any]:
+        (operand,) = self._parts
+        plain = isinstance(operand, Kind)
+        return [*([operand] if plain else ["(", operand, ")"]), f".{name}({arguments})"]
+
+
+class Then(Combinator):
     """``a.then(b)``."""
 
     __slots__ = ("first", "second")
     first: Schedule
     second: Schedule
+    _rules: ClassVar = {
+        "count": Number("pass how many parts it joins", least=2, most=LARGEST_PROGRAM, whole=True),
+    }
 
     def __init__(self, first: Schedule, second: Schedule) -> None:
         if first.steps == math.inf:
@@ -317,6 +495,15 @@ class Then(Schedule):
             first=first,
             second=second,
         )
+
+    @classmethod
+    def _combine(cls, parts: list[Schedule], numbers: tuple[Any, ...]) -> Schedule:
+        return functools.reduce(cls, parts)
+
+    @classmethod
+    def _needed(cls, numbers: tuple[Any, ...]) -> int:
+        count: int = numbers[0]
+        return count
 
     def _pieces(self) -> list[Schedule]:
         pieces: list[Schedule] = []
@@ -345,54 +532,50 @@ class Then(Schedule):
             parts += (".then(", piece, ")")
         return parts if isinstance(first, Kind) else ["(", first, ")", *parts[1:]]
 
+    def _inner_cycles(self, begin: int, most: float) -> Iterable[tuple[Schedule, int, float]]:
+        for piece in self._pieces():
+            if begin >= most:
+                return
+            yield piece, begin, most
+            begin += int(piece.steps) if piece.steps != math.inf else 0
 
-class Scaled(Schedule):
+
+class Scaled(Combinator):
     """``a * number``."""
 
     __slots__ = ("factor", "schedule")
     factor: float
     schedule: Schedule
+    _rules: ClassVar = {"factor": VALUE}
 
     def __init__(self, schedule: Schedule, factor: float) -> None:
-        self._freeze(schedule.steps, schedule._depth, schedule._size + 1, schedule=schedule, factor=float(factor))
+        self._set((schedule,), schedule.steps, schedule._depth, schedule._size + 1, factor=float(factor))
+        object.__setattr__(self, "schedule", schedule)
 
     def _lower(self) -> Operation:
-        return Operation("scale", (self.schedule,), self.factor)
-
-    def _operands(self) -> Sequence[Schedule]:
-        return (self.schedule,)
-
-    def _token(self) -> Token:
-        return ("Scaled", self.factor)
+        return Operation(Curve("scale", self.factor), self._parts)
 
     def _parts_of_repr(self) -> list[Any]:
         return ["(", self.schedule, f" * {self.factor!r})"]
 
 
-class _Pair(Schedule):
+class _Pair(Combinator):
     """Two schedules at the same step. Its length is the longer one's."""
 
-    __slots__ = ("a", "b")
-    a: Schedule
-    b: Schedule
+    __slots__ = ()
+    _arity = 2
     operation: ClassVar[str]
     sign: ClassVar[str]
 
     def __init__(self, a: Schedule, b: Schedule) -> None:
         depth = a._depth + 1 if a._depth == b._depth else max(a._depth, b._depth)
-        self._freeze(max(a.steps, b.steps), depth, a._size + b._size + 1, a=a, b=b)
+        self._set((a, b), max(a.steps, b.steps), depth, a._size + b._size + 1)
 
     def _lower(self) -> Operation:
-        return Operation(self.operation, (self.a, self.b))
-
-    def _operands(self) -> Sequence[Schedule]:
-        return (self.a, self.b)
-
-    def _token(self) -> Token:
-        return (type(self).__name__,)
+        return Operation(Curve(self.operation), self._parts)
 
     def _parts_of_repr(self) -> list[Any]:
-        return ["(", self.a, f" {self.sign} ", self.b, ")"]
+        return ["(", self._parts[0], f" {self.sign} ", self._parts[1], ")"]
 
 
 class Product(_Pair):
@@ -411,6 +594,266 @@ class Sum(_Pair):
     sign = "+"
 
 
+class Repeat(Combinator):
+    """``a.repeat(times)``."""
+
+    __slots__ = ("times",)
+    times: int | None
+    _rules: ClassVar = {
+        "times": Number("leave it out to go on forever", least=1, most=LARGEST_STEP, whole=True, optional=True),
+    }
+
+    def __init__(self, schedule: Schedule, times: int | None = None) -> None:
+        times = self._checked("repeat", {"times": times})["times"]
+        if schedule.steps == math.inf:
+            raise ValueError(
+                f"repeat: the schedule must end, got one of kind {type(schedule).__name__} with infinite steps; "
+                "give it steps"
+            )
+        steps = math.inf if times is None else schedule.steps * times
+        self._set((schedule,), steps, schedule._depth, schedule._size + 2, times=times)
+
+    def _lower(self) -> Cycle | list[Schedule]:
+        (schedule,) = self._parts
+        if self.times == 1:
+            return [schedule]
+        return Cycle(Curve("cycle", steps=float(self.steps), p=float(schedule.steps)), schedule)
+
+    def _parts_of_repr(self) -> list[Any]:
+        return self._method_repr("repeat", "" if self.times is None else repr(self.times))
+
+    def _cycle_ends(self, most: float) -> Iterable[int]:
+        return multiples(int(self._parts[0].steps), min(most, self.steps))
+
+    def _inner_cycles(self, begin: int, most: float) -> Iterable[tuple[Schedule, int, float]]:
+        (schedule,) = self._parts
+        if self.times == 1:
+            yield schedule, begin, most
+        elif schedule.cycle_ends():
+            for again in itertools.count(0, int(schedule.steps)):
+                if again >= min(most - begin, self.steps):
+                    return
+                yield schedule, begin + again, min(most, begin + again + schedule.steps)
+
+
+class Clip(Combinator):
+    """``a.clip(low, high)``."""
+
+    __slots__ = ("high", "low")
+    low: float | None
+    high: float | None
+    _rules: ClassVar = {
+        "low": Number("leave it out for no floor", optional=True),
+        "high": Number("leave it out for no ceiling", optional=True),
+    }
+
+    def __init__(self, schedule: Schedule, low: float | None = None, high: float | None = None) -> None:
+        numbers = self._checked("clip", {"low": low, "high": high})
+        if numbers["low"] is None and numbers["high"] is None:
+            raise ValueError("clip: low or high must be given, got neither; pass clip(low=number) for a floor")
+        if None not in numbers.values() and numbers["low"] > numbers["high"]:
+            raise ValueError(f"clip: low must be <= high, got {shown(low)} and {shown(high)}; swap them")
+        self._set((schedule,), schedule.steps, schedule._depth, schedule._size + 1, **numbers)
+
+    def _lower(self) -> Operation:
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return Operation(Curve("clip", low, high), self._parts)
+
+    def _parts_of_repr(self) -> list[Any]:
+        return self._method_repr("clip", f"{self.low!r}, {self.high!r}")
+
+
+class Noisy(Combinator):
+    """``a.noisy(limit)``."""
+
+    __slots__ = ("distribution", "limit", "seed", "std")
+    limit: float
+    seed: int
+    distribution: str
+    std: float
+    _rules: ClassVar = {
+        "limit": Number("pass the largest relative change, such as 0.1", above=0.0, most=1.0),
+        "seed": Number("pass any fixed number", least=0, most=2**64 - 1, whole=True),
+        "distribution": Choice(("normal", "uniform")),
+        "std": Number("the standard deviation of timm's noise is 1", above=0.0, least=1e-100),
+    }
+
+    def __init__(
+        self, schedule: Schedule, limit: float, seed: int = 0, distribution: str = "normal", std: float = 1.0
+    ) -> None:
+        numbers = {"limit": limit, "seed": seed, "distribution": distribution, "std": std}
+        numbers = self._checked("noisy", numbers)
+        self._set((schedule,), schedule.steps, schedule._depth, schedule._size + 1, **numbers)
+
+    def _lower(self) -> Operation:
+        limit, steepness = self.limit, 0.0
+        if self.distribution == "normal":
+            limit = min(limit, 6.0 * self.std)
+            steepness = 0.7213475204444817 / self.std / self.std  # exp(-e**2 / (2 std**2)) as a power of 2
+        high, low = divmod(self.seed, 2**32)
+        curve = Curve("noise", limit, steps=float(self.steps), p=float(high), q=float(low), r=steepness)
+        return Operation(curve, self._parts)
+
+    def _parts_of_repr(self) -> list[Any]:
+        arguments = f"{self.limit!r}, seed={self.seed!r}, distribution={self.distribution!r}, std={self.std!r}"
+        return self._method_repr("noisy", arguments)
+
+
+class Cooldown(Combinator):
+    """``a.cooldown(at, steps)``."""
+
+    __slots__ = ("at", "duration", "end", "shape", "value")
+    at: int
+    duration: int
+    shape: str
+    end: float
+    value: float  # where the cooldown begins
+    _rules: ClassVar = {
+        "at": Number("pass the step to leave at", least=0, most=LARGEST_STEP, whole=True),
+        "duration": Number("pass how many steps the cooldown takes", least=1, most=LARGEST_STEP, whole=True),
+        "shape": SHAPE,
+        "end": Number("pass the value at the last step"),
+    }
+
+    def __init__(self, schedule: Schedule, at: int, steps: int, shape: str = "linear", end: float = 0.0) -> None:
+        who = "cooldown"
+        numbers: dict[str, Any] = {
+            "at": self._rules["at"](who, "at", at),
+            "duration": self._rules["duration"](who, "steps", steps),
+            "shape": SHAPE(who, "shape", shape),
+            "end": self._rules["end"](who, "end", end),
+        }
+        total = numbers["at"] + numbers["duration"]
+        self._set((schedule,), total, schedule._depth, schedule._size + 3, **numbers)
+        object.__setattr__(self, "value", VALUE(who, "the value at the step to leave at", _value_at(schedule, at)))
+
+    @classmethod
+    def _stretched(cls, numbers: dict[str, Any], factor: Fraction) -> dict[str, Any]:
+        return numbers | {name: _whole("cooldown", name, numbers[name] * factor) for name in ("at", "duration")}
+
+    def _tail(self) -> Schedule:
+        return Piece(decay_curve(self.shape, self.value, self.end, self.duration), self.duration)
+
+    def _lower(self) -> list[Schedule]:
+        return [Head(self._parts[0], self.at), self._tail()] if self.at else [self._tail()]
+
+    def _parts_of_repr(self) -> list[Any]:
+        arguments = f"at={self.at!r}, steps={self.duration!r}, shape={self.shape!r}, end={self.end!r}"
+        return self._method_repr("cooldown", arguments)
+
+    def _inner_cycles(self, begin: int, most: float) -> Iterable[tuple[Schedule, int, float]]:
+        yield self._parts[0], begin, min(most, begin + self.at)
+
+
+# ---- parts that only a program sees ----
+
+
+class Piece(Schedule):
+    """One curve."""
+
+    __slots__ = ("curve",)
+    curve: Curve
+
+    def __init__(self, curve: Curve, steps: int | float) -> None:
+        self._freeze(steps, curve=curve)
+
+    def _lower(self) -> Curve:
+        return self.curve
+
+
+class Head(Schedule):
+    """The first steps of a schedule."""
+
+    __slots__ = ("schedule",)
+    schedule: Schedule
+
+    def __init__(self, schedule: Schedule, steps: int) -> None:
+        self._freeze(steps, schedule._depth, schedule._size, schedule=schedule)
+
+    def _lower(self) -> list[Schedule]:
+        return [self.schedule]
+
+
+def line_curve(start: float, end: float, steps: int) -> Curve:
+    """A straight line."""
+    return between("linear", start, end, steps, 1.0 / steps)
+
+
+def cosine_curve(start: float, end: float, steps: int) -> Curve:
+    """Half a period of a cosine."""
+    return between("half_cosine", start, end, steps, float(Fraction(1, int(steps) ** 2)))
+
+
+def decay_curve(shape: str, start: float, end: float, steps: int) -> Curve:
+    """One of the shapes of `SHAPE`."""
+    if shape == "linear":
+        return line_curve(start, end, steps)
+    if shape == "cosine":
+        return cosine_curve(start, end, steps)
+    if shape == "sqrt":
+        return between("one_minus_sqrt", start, end, steps, 1.0 / steps)
+    if shape == "square":
+        return between("power_rise", start, end, steps, 2.0, 1.0 / steps)
+    return between("half_decay", start, end, steps, 1.0 / steps)
+
+
+def between(name: str, start: float, end: float, steps: float, *numbers: float) -> Curve:
+    """A curve from `start` to `end`; a constant where these are one."""
+    if start == end:
+        return Curve("constant", start, end, float(steps))
+    return Curve(name, start, end, float(steps), *numbers)
+
+
+def _value_at(schedule: Schedule, step: int) -> float:
+    """``schedule(step)`` by way of the one part that serves the step: long chains need no compiling for it."""
+    while True:
+        if isinstance(schedule, Cooldown):
+            if step < schedule.at:
+                schedule = schedule._parts[0]
+            else:
+                schedule, step = schedule._tail(), step - schedule.at
+        elif isinstance(schedule, Then):
+            pieces = schedule._pieces()
+            for piece in pieces[:-1]:
+                if step < piece.steps:
+                    break
+                step -= int(piece.steps)
+            else:
+                piece = pieces[-1]
+            schedule = piece
+        else:
+            return float(schedule(step))
+
+
+def multiples(period: int, most: float) -> Iterable[int]:
+    """``period`` and its multiples up to ``most``, or without end."""
+    return itertools.count(period, period) if most == math.inf else range(period, int(most) + 1, period)
+
+
+def _fraction(factor: Any) -> Fraction:
+    """A factor as an exact number: a float is what it prints as."""
+    who, advice = "stretch", "pass how many times longer, such as 2 or 1.5"
+    if not is_number(factor) and not isinstance(factor, Fraction):
+        raise TypeError(f"{who}: factor must be a number, got {shown(factor)}; {advice}")
+    if isinstance(factor, (float, np.floating)):
+        if not math.isfinite(factor):
+            raise ValueError(f"{who}: factor must be finite, got {shown(factor)}; {advice}")
+        factor = Fraction(repr(float(factor)))
+    exact = Fraction(factor)
+    if not exact > 0:
+        raise ValueError(f"{who}: factor must be > 0, got {shown(nearest(exact))}; {advice}")
+    return exact
+
+
+def _whole(who: str, name: str, exact: Fraction) -> int:
+    if exact.denominator != 1:
+        raise ValueError(
+            f"stretch: {who}'s {name} must become a whole number, got {shown(nearest(exact))}; pass another factor"
+        )
+    return int(exact)
+
+
 # ---- kinds ----
 
 
@@ -425,19 +868,32 @@ class Kind(Schedule):
     __slots__ = ("_values",)
     _values: tuple[Any, ...]
     _rules: ClassVar[dict[str, Rule]] = {}
+    _times: ClassVar[tuple[str, ...]] = ("steps",)  # the fields that count steps
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        _kinds[cls.__name__] = cls
+        if not cls.__name__.startswith("_"):
+            _kinds[cls.__name__] = cls
 
     def _set(self, **values: Any) -> None:
         """Checks every field by its rule and sets it. A kind without a field ``steps``, or with None, has no end."""
         who = type(self).__name__
         values = {name: rule(who, name, values[name]) for name, rule in self._rules.items()}
         steps = values.pop("steps", None)
-        size = sum(2 * len(value) for value in values.values() if isinstance(value, tuple)) + 1
-        self._freeze(math.inf if steps is None else steps, size=size, **values)
-        object.__setattr__(self, "_values", tuple(values.get(name, steps) for name in self._rules))
+        pieces = sum(len(values[name]) for name, rule in self._rules.items() if isinstance(rule, Several))
+        kept = tuple(values.get(name, steps) for name in self._rules)
+        # A field must not hide the method of its name.
+        fields = {f"{name}_steps" if hasattr(Schedule, name) else name: value for name, value in values.items()}
+        self._freeze(math.inf if steps is None else steps, size=2 * pieces + 1, **fields, _values=kept)
+
+    def _set_total(self, *lengths: int) -> None:
+        """A kind of several parts is as long as they are."""
+        total = sum(lengths)
+        name = type(self).__name__
+        if not 1 <= total <= LARGEST_STEP:
+            rule = ">= 1" if total < 1 else "<= 2**53"
+            raise ValueError(f"{name}: steps must be {rule} in all, got {total}; change the length of a part")
+        object.__setattr__(self, "steps", total)
 
     def _token(self) -> Token:
         return (type(self).__name__, *self._values)
@@ -453,365 +909,26 @@ class Kind(Schedule):
                 texts.append(f"{name}={value!r}")
         return [f"{type(self).__name__}({', '.join(texts)})"]
 
-    def _between(self, name: str, p: float = 0.0, q: float = 0.0, r: float = 0.0) -> Curve:
-        """A curve from `start` to `end`; a constant where these are one."""
-        start, end = self.start, self.end
-        if start == end:
-            return Curve("constant", start)
-        return Curve(name, start, end, float(self.steps), p, q, r)
-
-
-START = Number("pass the value at step 0")
-END = Number("pass the value at the last step")
-GAMMA = Number("a constant value is gamma=1", above=0.0)
-
-
-class Constant(Kind):
-    """One value: ``s(t) = value``, for ``steps`` steps or, by default, without an end.
-
-    Source: every framework has it. Units: those of ``value``. Errors: ``ValueError`` if ``value`` is not finite or
-    ``steps < 1``.
-
-    >>> s = Constant(0.5, steps=10)
-    >>> s(0), s(10), s(100)
-    (0.5, 0.5, 0.5)
-    """
-
-    __slots__ = ("value",)
-    value: float
-    _rules: ClassVar = {
-        "value": VALUE,
-        "steps": Number("leave it out for no end", least=1, most=LARGEST_STEP, whole=True, optional=True),
-    }
-
-    def __init__(self, value: float = 1.0, *, steps: int | None = None) -> None:
-        self._set(value=value, steps=steps)
-
-    def _lower(self) -> Curve:
-        return Curve("constant", self.value)
-
-
-class Linear(Kind):
-    """A straight line: ``s(t) = start + (end - start) * t/steps``.
-
-    Units: those of ``start`` and ``end``; ``steps`` counts updates. Errors: ``ValueError`` if ``steps < 1``.
-    Source: Goyal et al., Accurate, Large Minibatch SGD, 2017 (as warmup).
-
-    >>> s = Linear(1.0, 0.0, steps=10)
-    >>> s(0), s(10), s(100)
-    (1.0, 0.0, 0.0)
-    """
-
-    __slots__ = ("end", "start")
-    start: float
-    end: float
-    _rules: ClassVar = {"start": START, "end": END, "steps": STEPS}
-
-    def __init__(self, start: float, end: float, *, steps: int) -> None:
-        self._set(start=start, end=end, steps=steps)
-
-    def _lower(self) -> Curve:
-        return self._between("linear", p=1.0 / self.steps)
-
-
-class Cosine(Kind):
-    """A cosine: ``s(t) = end + (start - end) * w**exponent``, ``w = (1 + cos(2 pi cycles x**k)) / 2``.
-
-    ``x = t/steps``. ``cycles=0.5`` is one descent; ``exponent`` as in optax, ``k`` as in timm's k-decay.
-    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1`` or ``cycles``,
-    ``exponent`` or ``k`` is not positive. After ``steps`` it holds the value at ``steps``.
-    Source: Loshchilov and Hutter, SGDR, 2017; Zhang and Li, k-decay, 2020.
-
-    >>> s = Cosine(1.0, 0.0, steps=10)
-    >>> s(0), s(10), s(100)
-    (1.0, 0.0, 0.0)
-    """
-
-    __slots__ = ("cycles", "end", "exponent", "k", "start")
-    start: float
-    end: float
-    cycles: float
-    exponent: float
-    k: float
-    _rules: ClassVar = {
-        "start": START,
-        "end": END,
-        "steps": STEPS,
-        "cycles": Number("one descent is cycles=0.5", above=0.0, most=2.0**40),
-        "exponent": Number("the plain cosine has exponent=1", above=0.0),
-        "k": Number("the plain cosine has k=1", above=0.0),
-    }
-
-    def __init__(
-        self,
-        start: float = 1.0,
-        end: float = 0.0,
-        *,
-        steps: int,
-        cycles: float = 0.5,
-        exponent: float = 1.0,
-        k: float = 1.0,
-    ) -> None:
-        self._set(start=start, end=end, steps=steps, cycles=cycles, exponent=exponent, k=k)
-
-    def _lower(self) -> Curve:
-        inverse_square = float(Fraction(1, int(self.steps) ** 2))
-        if self.exponent != 1.0 or self.k != 1.0:
-            return self._between("shaped_cosine", self.cycles, self.exponent, self.k)
-        if self.cycles != 0.5:
-            return self._between("cosine", inverse_square, self.cycles, 1.0 / self.steps)
-        return self._between("half_cosine", inverse_square)
-
-
-class Polynomial(Kind):
-    """A power of the remaining fraction: ``s(t) = end + (start - end) * (1 - t/steps)**power``.
-
-    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1`` or ``power`` is not
-    positive.
-    Source: Chen et al., DeepLab, 2016 (power 0.9).
-
-    >>> s = Polynomial(1.0, 0.0, steps=10, power=2.0)
-    >>> s(0), s(10), s(100)
-    (1.0, 0.0, 0.0)
-    """
-
-    __slots__ = ("end", "power", "start")
-    start: float
-    end: float
-    power: float
-    _rules: ClassVar = {
-        "start": START,
-        "end": END,
-        "steps": STEPS,
-        "power": Number("a straight line has power=1", above=0.0),
-    }
-
-    def __init__(self, start: float = 1.0, end: float = 0.0, *, steps: int, power: float = 1.0) -> None:
-        self._set(start=start, end=end, steps=steps, power=power)
-
-    def _lower(self) -> Curve:
-        if self.power == 1.0:
-            return self._between("linear", 1.0 / self.steps)
-        return self._between("polynomial", self.power, 1.0 / self.steps)
-
-
-class Logarithmic(Kind):
-    """Fast at first: ``s(t) = start + (end - start) * log(1 + t) / log(1 + steps)``.
-
-    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1``.
-    Source: DeepSpeed's WarmupLR with ``warmup_type="log"``.
-
-    >>> s = Logarithmic(0.0, 1.0, steps=10)
-    >>> s(0), s(10), s(100)
-    (0.0, 1.0, 1.0)
-    """
-
-    __slots__ = ("end", "start")
-    start: float
-    end: float
-    _rules: ClassVar = {"start": START, "end": END, "steps": STEPS}
-
-    def __init__(self, start: float = 0.0, end: float = 1.0, *, steps: int) -> None:
-        self._set(start=start, end=end, steps=steps)
-
-    def _lower(self) -> Curve:
-        return self._between("logarithmic", float(1 / _log2(1 + int(self.steps))))
-
-
-class Geometric(Kind):
-    """A constant ratio between neighbours: ``s(t) = start * (end/start)**(t/steps)``.
-
-    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1``, or if ``start`` and
-    ``end`` are not both positive or both negative.
-    Source: Smith, Cyclical Learning Rates, 2017 (the range test).
-
-    >>> s = Geometric(1.0, 0.25, steps=2)
-    >>> s(0), s(1), s(2), s(100)
-    (1.0, 0.5, 0.25, 0.25)
-    """
-
-    __slots__ = ("end", "start")
-    start: float
-    end: float
-    _rules: ClassVar = {"start": START, "end": END, "steps": STEPS}
-
-    def __init__(self, start: float = 1.0, end: float = 0.01, *, steps: int) -> None:
-        self._set(start=start, end=end, steps=steps)
-        if not (self.start > 0.0 and self.end > 0.0) and not (self.start < 0.0 and self.end < 0.0):
-            raise ValueError(
-                f"Geometric: start and end must have one sign and not be 0, got {self.start!r} and "
-                f"{self.end!r}; for a descent to 0 use Linear or Cosine"
-            )
-
-    def _lower(self) -> Curve:
-        logarithm = _EXACT.divide(
-            _EXACT.subtract(_log2(abs(self.end)), _log2(abs(self.start))), Decimal(int(self.steps))
-        )
-        return self._between("exponential", *_split(logarithm))
-
-
-class Exponential(Kind):
-    """Decay by a constant factor: ``s(t) = start * gamma**(t/every)``, or ``start * exp(-rate * t/every)``.
-
-    Pass exactly one of ``gamma`` and ``rate``; with ``staircase`` the exponent is ``floor(t/every)``. Units:
-    ``every`` counts updates. It has no end. Errors: ``ValueError`` if ``gamma`` or ``every`` is not
-    positive.
-    Source: TensorFlow's and optax's exponential_decay.
-
-    >>> s = Exponential(1.0, gamma=0.5, every=10)
-    >>> s(0), s(10), s(20)
-    (1.0, 0.5, 0.25)
-    """
-
-    __slots__ = ("every", "gamma", "rate", "staircase", "start")
-    start: float
-    gamma: float | None
-    rate: float | None
-    every: float
-    staircase: bool
-    _rules: ClassVar = {
-        "start": START,
-        "gamma": Number("a constant value is gamma=1", above=0.0, optional=True),
-        "rate": Number("a constant value is rate=0", optional=True),
-        "every": Number("a factor for every step is every=1", above=0.0, most=LARGEST_STEP),
-        "staircase": Flag("a smooth curve is False"),
-    }
-
-    def __init__(
-        self,
-        start: float = 1.0,
-        *,
-        gamma: float | None = None,
-        rate: float | None = None,
-        every: float = 1,
-        staircase: bool = False,
-    ) -> None:
-        if (gamma is None) == (rate is None):
-            given = "neither" if gamma is None else "both"
-            raise ValueError(
-                f"Exponential: exactly one of gamma and rate must be given, got {given}; gamma is exp(-rate)"
-            )
-        self._set(start=start, gamma=gamma, rate=rate, every=every, staircase=staircase)
-
-    def _lower(self) -> Curve:
-        if self.gamma is not None:
-            logarithm = _log2(self.gamma)
-        else:
-            assert self.rate is not None
-            logarithm = _EXACT.divide(Decimal(-self.rate), _EXACT.ln(Decimal(2)))
-        return _decay(self.start, logarithm, self.every, self.staircase)
-
-
-class StepDecay(Kind):
-    """A factor every so many steps: ``s(t) = start * gamma**floor(t/every)``.
-
-    Units: ``every`` counts updates. It has no end. Errors: ``ValueError`` if ``gamma`` or ``every`` is not
-    positive.
-    Source: Krizhevsky et al., ImageNet classification, 2012; torch's StepLR.
-
-    >>> s = StepDecay(1.0, gamma=0.5, every=10)
-    >>> s(0), s(9), s(10), s(20)
-    (1.0, 1.0, 0.5, 0.25)
-    """
-
-    __slots__ = ("every", "gamma", "start")
-    start: float
-    gamma: float
-    every: float
-    _rules: ClassVar = {
-        "start": START,
-        "gamma": GAMMA,
-        "every": Number("pass the number of steps between two drops", above=0.0, most=LARGEST_STEP),
-    }
-
-    def __init__(self, start: float = 1.0, *, gamma: float, every: float) -> None:
-        self._set(start=start, gamma=gamma, every=every)
-
-    def _lower(self) -> Curve:
-        return _decay(self.start, _log2(self.gamma), self.every, True)
-
-
-class MultiStep(Kind):
-    """A factor at each milestone: ``s(t) = start * gamma**(how many milestones are <= t)``.
-
-    ``milestones`` are ascending steps >= 0; a repeated one counts twice. It has no end. Units: milestones
-    count updates. Errors: ``ValueError`` if the milestones are not ascending or a value exceeds 1e290.
-    Source: He et al., Deep Residual Learning, 2015; torch's MultiStepLR.
-
-    >>> s = MultiStep(1.0, milestones=[10, 20], gamma=0.5)
-    >>> s(0), s(9), s(10), s(20), s(100)
-    (1.0, 1.0, 0.5, 0.25, 0.25)
-    """
-
-    __slots__ = ("gamma", "milestones", "start")
-    start: float
-    milestones: tuple[int, ...]
-    gamma: float
-    _rules: ClassVar = {
-        "start": START,
-        "milestones": Several(Number("pass a step to drop at", least=0, most=LARGEST_STEP, whole=True), ascending=True),
-        "gamma": GAMMA,
-    }
-
-    def __init__(self, start: float = 1.0, *, milestones: Iterable[int], gamma: float) -> None:
-        self._set(start=start, milestones=milestones, gamma=gamma)
-        self._levels()  # raises where a value leaves the range
-
-    def _levels(self) -> list[float]:
-        """``start * gamma**i``, each rounded once."""
-        factor = Decimal(self.gamma)
-        level = Decimal(self.start)
-        levels = [self.start]
-        for i in range(len(self.milestones)):
-            level = _EXACT.multiply(level, factor)
-            if abs(level) > LARGEST_VALUE:
-                raise ValueError(
-                    f"MultiStep: start * gamma**{i + 1} must be at most 1e290 in size, got {float(level):g}; "
-                    "pass a smaller gamma"
-                )
-            levels.append(float(level))
-        return levels
-
-    def _pieces(self) -> list[Schedule]:
-        levels = self._levels()
-        pieces: list[Schedule] = []
-        last = 0
-        for edge, level in zip(self.milestones, levels, strict=False):
-            if edge > last:
-                pieces.append(Constant(level, steps=edge - last))
-                last = edge
-        return [*pieces, Constant(levels[-1])]
-
-    def _lower(self) -> list[Schedule]:
-        return self._pieces()
-
-
-# ---- exact numbers ----
-
-# 60 digits: correctly rounded, the same on every machine, and far more than the 32 that a pair of doubles
-# holds. The exponent's range is Decimal's widest: nothing under- or overflows on the way to float().
-_EXACT = Context(prec=60, Emax=999999999, Emin=-999999999)
-
-
-@functools.lru_cache(maxsize=4096)
-def _log2(value: float) -> Decimal:
-    return _EXACT.divide(_EXACT.ln(Decimal(value)), _EXACT.ln(Decimal(2)))
-
-
-def _split(exact: Decimal) -> tuple[float, float]:
-    """The nearest pair of doubles."""
-    high = float(exact)
-    return high, float(_EXACT.subtract(exact, Decimal(high)))
-
-
-def _decay(start: float, logarithm: Decimal, every: float, staircase: bool) -> Curve:
-    if start == 0.0 or logarithm == 0:
-        return Curve("constant", start)
-    if staircase:
-        high, low = _split(logarithm)
-        return Curve("staircase", start, p=high, q=low, r=float(every))
-    high, low = _split(_EXACT.divide(logarithm, Decimal(every)))
-    return Curve("exponential", start, p=high, q=low)
+    @classmethod
+    def _stretched(cls, values: dict[str, Any], factor: Fraction) -> dict[str, Any]:
+        """The fields of `stretch`, in their order."""
+
+        def longer(name: str, value: Any) -> Any:
+            rule = cls._rules[name]
+            if value is None:
+                return None
+            if isinstance(value, tuple):
+                return tuple(_whole(cls.__name__, name, item * factor) for item in value)
+            exact = Fraction(value) * factor
+            whole = isinstance(rule, Number) and rule.whole
+            return _whole(cls.__name__, name, exact) if whole else _plain(value, exact)
+
+        return {name: longer(name, value) if name in cls._times else value for name, value in values.items()}
+
+
+def _plain(like: int | float, exact: Fraction) -> int | float:
+    """An int stays one where it can."""
+    return int(exact) if isinstance(like, int) and exact.denominator == 1 else nearest(exact)
 
 
 # ---- JSON ----
@@ -824,27 +941,16 @@ def _from_tokens(tokens: Iterable[Token]) -> Schedule:
         if name in _kinds:
             kind = _kinds[name]
             stack.append(kind(**dict(zip(kind._rules, values, strict=True))))
-        elif name == "Then":
-            count = values[0]
-            chain = stack[-count]
-            for piece in stack[len(stack) - count + 1 :]:
-                chain = Then(chain, piece)
-            stack[-count:] = [chain]
-        elif name == "Scaled":
-            stack[-1] = Scaled(stack[-1], values[0])
         else:
-            right = stack.pop()
-            stack[-1] = (Product if name == "Product" else Sum)(stack[-1], right)
+            combinator = _combinators[name]
+            needed = combinator._needed(tuple(values))
+            stack[-needed:] = [combinator._combine(stack[-needed:], tuple(values))]
     (schedule,) = stack
     return schedule
 
 
-_COMBINATORS: dict[str, dict[str, Rule]] = {
-    "Then": {"count": Number("pass how many parts it joins", least=2, most=LARGEST_PROGRAM, whole=True)},
-    "Scaled": {"factor": VALUE},
-    "Product": {},
-    "Sum": {},
-}
+def _rules_of(name: str) -> dict[str, Rule]:
+    return _kinds[name]._rules if name in _kinds else _combinators[name]._rules
 
 
 def tokens_to_plain(tokens: Iterable[Token]) -> list[dict[str, Any]]:
@@ -852,7 +958,7 @@ def tokens_to_plain(tokens: Iterable[Token]) -> list[dict[str, Any]]:
     return [
         {
             "kind": name,
-            **dict(zip(_kinds[name]._rules if name in _kinds else _COMBINATORS[name], values, strict=True)),
+            **dict(zip(_rules_of(name), values, strict=True)),
         }
         for name, *values in tokens
     ]
@@ -868,16 +974,16 @@ def plain_to_schedule(parts: Any) -> Schedule:
     for i, part in enumerate(parts):
         who = f"from_json: part {i}"
         name = part.get("kind") if isinstance(part, dict) else None
-        if not isinstance(name, str) or (name not in _kinds and name not in _COMBINATORS):
+        if not isinstance(name, str) or (name not in _kinds and name not in _combinators):
             raise ValueError(f"{who} must have a known kind, got {shown(name)}; {advice}")
-        rules = _kinds[name]._rules if name in _kinds else _COMBINATORS[name]
+        rules = _rules_of(name)
         if set(part) != {"kind", *rules}:
             raise ValueError(f"{who}: {name} must have the fields {', '.join(rules) or 'of its name only'}; {advice}")
         try:
             values: tuple[Any, ...] = tuple(rule(f"{who}: {name}", field, part[field]) for field, rule in rules.items())
         except TypeError as error:
             raise ValueError(str(error)) from None
-        needed = 0 if name in _kinds else values[0] if name == "Then" else 1 if name == "Scaled" else 2
+        needed = 0 if name in _kinds else _combinators[name]._needed(values)
         if height < needed:
             raise ValueError(f"{who}: {name} must follow {needed} parts to combine, got {height}; {advice}")
         height += 1 - needed

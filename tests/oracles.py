@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import mpmath
+from hypothesis import assume
 from hypothesis import strategies as st
 from mpmath import mpf
 
@@ -131,6 +132,19 @@ horizons = st.one_of(
 )
 short_horizons = st.one_of(st.integers(1, 20), st.integers(1, 10**6), st.integers(1, 2**40))
 exponents = st.one_of(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0]), st.floats(0.1, 8.0))
+steep = st.one_of(exponents, st.sampled_from([1e-3, 20.0, 300.0]))
+horizons_or_none = st.none() | horizons
+lengths = st.one_of(st.just(0), horizons)
+intervals = st.one_of(st.integers(1, 100), st.integers(1, LONGEST))
+intervals_real = st.one_of(st.integers(1, 1000), st.sampled_from([2.4, 0.7, 0.1, 1e6 / 3]))
+_milestone = st.one_of(st.integers(1, 50), st.integers(1, LONGEST))
+milestones = st.lists(_milestone, min_size=1, max_size=6).map(sorted)
+several = st.lists(signed, min_size=1, max_size=40)
+# Tiny shares are steps far below any that is reached; a tiny slope is below what two doubles can tell from none.
+shares = st.one_of(st.sampled_from([0.0, 0.25, 0.3, 0.5, 1.0]), st.floats(1e-100, 1.0))
+slopes = st.floats(-30.0, 30.0).map(lambda v: v if abs(v) > 1e-6 else 0.0)
+divisors_tame = st.one_of(st.sampled_from([25.0, 1e4]), st.floats(1e-3, 1e6))
+divisors = st.one_of(divisors_tame, st.floats(1e-30, 1e30))
 
 
 @dataclass(frozen=True)
@@ -141,15 +155,16 @@ class Kind:
     arguments: dict[str, st.SearchStrategy[Any]]
     exact: Callable[..., mpf]  # (t: Fraction, **arguments), t not past the horizon
     examples: list[dict[str, Any]]  # fixed ones, for tests that compare without an oracle
-    ends: Callable[..., tuple[Any, Any]]  # (**arguments) -> start, end
-    endless: bool = False
+    ends: Callable[..., tuple[Any, Any]]  # (t, **arguments) -> start, end of the piece that runs at t
+    horizon: Callable[..., float] = lambda steps=None, **_: math.inf if steps is None else steps
     interpolates: bool = True
     periods: Callable[..., float] = lambda **_: 1.0  # half-turns of the curve; past the first it may touch zero
+    farthest: Callable[..., Any] = lambda t, **_: t  # the step up to t at which the piece is farthest from its start
     edges: Callable[..., list[int]] = lambda **_: []
+    fit: Callable[..., dict[str, Any]] = lambda **arguments: arguments  # makes what is drawn fit together
 
     def case(self, **arguments: Any) -> Case:
-        horizon = arguments.get("steps")
-        horizon = math.inf if self.endless or horizon is None else horizon
+        horizon = self.horizon(**arguments)
 
         def at(step: Any) -> Fraction:
             exact_step = Fraction(step)
@@ -158,14 +173,18 @@ class Kind:
         def exact(step: Any) -> mpf:
             return mp(self.exact(at(step), **arguments))
 
+        def ends_at(step: Any) -> tuple[mpf, mpf]:
+            start, end = self.ends(t=at(step), **arguments)
+            return mp(start), mp(end)
+
         def size(step: Any) -> mpf:
-            return max(abs(mp(end)) for end in self.ends(**arguments))
+            return max(abs(end) for end in ends_at(step))
 
         def crossed(step: Any) -> bool:
-            start, end = self.ends(**arguments)
+            start, end = ends_at(step)
             if start == 0:
                 return self.turned(at(step), horizon, **arguments)
-            if exact(step) * start <= 0:
+            if exact(self.farthest(t=at(step), **arguments)) * start <= 0:
                 return True
             return end * start <= 0 and self.turned(at(step), horizon, **arguments)
 
@@ -182,7 +201,7 @@ class Kind:
 
     def cases(self, **fixed: st.SearchStrategy[Any]) -> st.SearchStrategy[Case]:
         drawn = {**self.arguments, **{k: v for k, v in fixed.items() if k in self.arguments}}
-        return st.fixed_dictionaries(drawn).map(lambda kw: self.case(**kw))
+        return st.fixed_dictionaries(drawn).map(lambda kw: self.case(**self.fit(**kw)))
 
 
 def _between(start: float, end: float, weight: Fraction | mpf) -> mpf:
@@ -213,14 +232,239 @@ def _exponential(
     return mp(start) * mpmath.exp(-mp(rate) * mp(turns))
 
 
+# A kind of several pieces is a function of the step that gives the piece there: start, end, value.
+
+Piece = tuple[Any, Any, Any]
+
+
+def _value_of(piece: Callable[..., Piece]) -> Callable[..., mpf]:
+    return lambda t, **arguments: piece(t, **arguments)[2]
+
+
+def _ends_of(piece: Callable[..., Piece]) -> Callable[..., tuple[Any, Any]]:
+    return lambda t, **arguments: piece(t, **arguments)[:2]
+
+
+def _held(value: Any) -> Piece:
+    return value, value, mp(value)
+
+
+def _line(start: Any, end: Any, x: Fraction) -> Piece:
+    return start, end, _between(start, end, 1 - x)
+
+
+def _cosine(start: Any, end: Any, x: Fraction) -> Piece:
+    return start, end, _between(start, end, _half_cosine(x))
+
+
+DECAYS = {  # WSD's: progress -> what is left
+    "linear": lambda p: 1 - p,
+    "cosine": _half_cosine,
+    "sqrt": lambda p: 1 - mpmath.sqrt(mp(p)),
+    "square": lambda p: 1 - p**2,
+    "exponential": lambda p: 2 * mpf(0.5) ** mp(p) - 1,
+}
+
+
+def _stable_decay(t: Fraction, peak: float, warmup: int, stable: int, decay: int, shape: str, end: float) -> Piece:
+    if t < warmup:
+        return _line(0.0, peak, t / warmup)
+    if t < warmup + stable or decay == 0:
+        return _held(peak)
+    return peak, end, _between(peak, end, DECAYS[shape]((t - warmup - stable) / decay))
+
+
+def _fit_stable_decay(warmup: int, stable: int, decay: int, **others: Any) -> dict[str, Any]:
+    while warmup + stable + decay > LONGEST:
+        warmup, stable, decay = warmup // 2, stable // 2, decay // 2
+    decay = decay if warmup + stable + decay else 1
+    return {**others, "warmup": warmup, "stable": stable, "decay": decay}
+
+
+def _infinite(
+    t: Fraction,
+    peak: float,
+    warmup: int,
+    cosine: int,
+    plateau: float,
+    constant: int | None,
+    cooldown: int | None,
+    end: float | None,
+) -> Piece:
+    if t < warmup:
+        return _line(0.0, peak, t / warmup)
+    if t < warmup + cosine:
+        return _cosine(peak, plateau, (t - warmup) / cosine)
+    if constant is None or cooldown is None or t < warmup + cosine + constant:
+        return _held(plateau)
+    p = mp((t - warmup - cosine - constant) / cooldown)
+    return plateau, end, mp(plateau) * (mp(end) / mp(plateau)) ** p
+
+
+def _fit_infinite(
+    warmup: int,
+    cosine: int,
+    plateau: float,
+    constant: int | None,
+    cooldown: int,
+    end: float,
+    **others: Any,
+) -> dict[str, Any]:
+    rest: dict[str, Any] = {"constant": None, "cooldown": None, "end": None}
+    while warmup + cosine + (constant or 0) + cooldown > LONGEST:
+        warmup, cosine, cooldown = warmup // 2, max(1, cosine // 2), max(1, cooldown // 2)
+        constant = None if constant is None else constant // 2
+    if constant is not None:
+        plateau, end = plateau or 0.5, math.copysign(end or 0.5, plateau or 0.5)
+        rest = {"constant": constant, "cooldown": cooldown, "end": end}
+    return {**others, "warmup": warmup, "cosine": cosine, "plateau": plateau, **rest}
+
+
+def _leg(t: Fraction, points: list[tuple[Any, Any]], anneal: str) -> Piece:
+    """Between the last point at or before t and the next one; a leg of no length is never run."""
+    if t >= points[-1][0]:
+        return _held(points[-1][1])
+    here = max(i for i, (edge, _) in enumerate(points) if edge <= t)
+    (begin, start), (finish, end) = points[here], points[here + 1]
+    x = (t - begin) / (finish - begin)
+    return _cosine(start, end, x) if anneal == "cos" else _line(start, end, x)
+
+
+def _peak_at(pct_start: float, steps: int) -> Fraction:
+    """The step of the peak, which need not be a whole one: rounded to a double."""
+    return Fraction(float(Fraction(pct_start) * steps))
+
+
+def _one_cycle(
+    t: Fraction,
+    peak: float,
+    steps: int,
+    pct_start: float,
+    div_factor: float,
+    final_div_factor: float,
+    anneal: str,
+    three_phase: bool,
+) -> Piece:
+    first = Fraction(peak) / Fraction(div_factor)
+    last = first / Fraction(final_div_factor)
+    at_peak = _peak_at(pct_start, steps)
+    back = [(2 * at_peak, first)] if three_phase else []
+    return _leg(t, [(0, first), (at_peak, peak), *back, (steps, last)], anneal)
+
+
+def _one_cycle_ends(peak: float, div_factor: float, final_div_factor: float, **_: Any) -> tuple[Any, Any]:
+    """The largest and the smallest value: it has one sign throughout."""
+    first = Fraction(peak) / Fraction(div_factor)
+    values = sorted([Fraction(peak), first, first / Fraction(final_div_factor)], key=abs)
+    return values[-1], values[0]
+
+
+def _one_cycle_momentum(
+    t: Fraction, low: float, high: float, steps: int, pct_start: float, anneal: str, three_phase: bool
+) -> Piece:
+    at_peak = _peak_at(pct_start, steps)
+    back = [(2 * at_peak, high)] if three_phase else []
+    return _leg(t, [(0, high), (at_peak, low), *back, (steps, high)], anneal)
+
+
+def _fit_one_cycle(pct_start: float, three_phase: bool, **others: Any) -> dict[str, Any]:
+    return {**others, "pct_start": pct_start / 2 if three_phase else pct_start, "three_phase": three_phase}
+
+
+def _peak_edges(steps: int, pct_start: float, three_phase: bool, **_: Any) -> list[int]:
+    return [math.floor(turns * _peak_at(pct_start, steps)) for turns in ([1, 2] if three_phase else [1])]
+
+
+def _restarts(
+    t: Fraction, start: float, end: float, first: int, multiplier: int, decay: float, cycles: int | None
+) -> Piece:
+    index, begin, length = 0, 0, first
+    if multiplier == 1:
+        index = t // first if cycles is None else min(t // first, cycles - 1)
+        begin = index * first
+    while multiplier > 1 and t >= begin + length and index + 1 != cycles:
+        index, begin, length = index + 1, begin + length, length * multiplier
+    return _cosine(mp(start) * mp(decay) ** index, end, (t - begin) / length)
+
+
+def _restarts_horizon(first: int, multiplier: int, cycles: int | None, **_: Any) -> float:
+    if cycles is None:
+        return math.inf
+    return first * cycles if multiplier == 1 else first * (multiplier**cycles - 1) // (multiplier - 1)
+
+
+def _fit_restarts(first: int, multiplier: int, cycles: int | None, **others: Any) -> dict[str, Any]:
+    if cycles is not None:
+        cycles = min(cycles, LONGEST // first if multiplier == 1 else 53)
+        while _restarts_horizon(first, multiplier, cycles) > LONGEST:
+            cycles -= 1
+    return {**others, "first": first, "multiplier": multiplier, "cycles": cycles}
+
+
+def _restart_edges(first: int, multiplier: int, cycles: int | None, **_: Any) -> list[int]:
+    if multiplier == 1:
+        return [edge for edge in (first, 2 * first, 7 * first, LONGEST // first * first) if edge <= LONGEST]
+    begins = (_restarts_horizon(first, multiplier, i) for i in range(1, 55 if cycles is None else cycles + 1))
+    return [int(edge) for edge in begins if edge <= LONGEST]
+
+
+def _triangular(t: Fraction, low: float, high: float, up: int, down: int | None, mode: str, gamma: float) -> mpf:
+    down = up if down is None else down
+    cycle = t // (up + down)
+    r = t - cycle * (up + down)
+    weight = mp(r / up) if r <= up else mp((up + down - r) / down)
+    if mode == "triangular2":
+        weight = mpmath.ldexp(weight, -cycle)
+    if mode == "exp_range":
+        weight *= mp(gamma) ** mp(t)
+    return mp(low) + (mp(high) - mp(low)) * weight
+
+
+def _fit_triangular(up: int, down: int | None, mode: str, gamma: float, **others: Any) -> dict[str, Any]:
+    while up + (up if down is None else down) > LONGEST:
+        up, down = max(1, up // 2), down and max(1, down // 2)
+    return {**others, "up": up, "down": down, "mode": mode, "gamma": gamma if mode == "exp_range" else 1.0}
+
+
+def _triangular_farthest(t: Fraction, up: int, down: int | None, mode: str, gamma: float, **_: Any) -> Fraction:
+    """Within the cycle: the top, or, where r * gamma**r turns before it, there."""
+    period = up + (up if down is None else down)
+    begin = t // period * period
+    top = Fraction(up)
+    if mode == "exp_range" and gamma < 1:
+        top = min(top, Fraction(-1 / math.log(gamma)))
+    return min(t, begin + top)
+
+
+def _tanh(t: Fraction, start: float, end: float, steps: int, lower: float, upper: float) -> mpf:
+    x = t / steps
+    z = mp(Fraction(lower) * (1 - x) + Fraction(upper) * x)
+    return mp(start) / (1 + mpmath.exp(2 * z)) + mp(end) / (1 + mpmath.exp(-2 * z))
+
+
+def _inverse_time(t: Fraction, start: float, rate: float, every: float, staircase: bool) -> mpf:
+    turns = t / Fraction(every)
+    return mp(start) / mp(1 + Fraction(rate) * (math.floor(turns) if staircase else turns))
+
+
+def _inverse_sqrt(t: Fraction, start: float, timescale: float, shift: float) -> mpf:
+    return mp(start) / mpmath.sqrt(mp(1 + (t + Fraction(shift)) / Fraction(timescale)))
+
+
+def _piecewise(t: Fraction, boundaries: list[int], values: list[float]) -> Piece:
+    return _held(values[sum(edge <= t for edge in boundaries)])
+
+
+def _samples(t: Fraction, values: list[float]) -> Piece:
+    return _held(values[min(math.floor(t), len(values) - 1)])
+
+
 gammas = st.one_of(st.sampled_from([0.1, 0.5, 0.9, 0.97, 0.99999, 1.0]), st.floats(0.01, 1.05))
-_milestone = st.one_of(st.integers(1, 50), st.integers(1, LONGEST))
-milestones = st.lists(_milestone, min_size=1, max_size=6).map(sorted)
 
 _ROWS = [
     Kind(
         "Constant",
-        {"value": signed, "steps": st.none() | horizons},
+        {"value": signed, "steps": horizons_or_none},
         lambda t, value, steps: mp(value),
         [{"value": 0.3, "steps": None}, {"value": -2.5, "steps": 17}],
         lambda value, **_: (value, value),
@@ -293,16 +537,14 @@ _ROWS = [
             {"start": 1.0, "rate": 0.01, "every": 3, "staircase": False},
         ],
         _only_start,
-        endless=True,
         edges=lambda every, **_: [every, 7 * every],
     ),
     Kind(
         "StepDecay",
-        {"start": signed, "gamma": gammas, "every": st.one_of(st.integers(1, 100), st.integers(1, LONGEST))},
+        {"start": signed, "gamma": gammas, "every": intervals},
         lambda t, start, gamma, every: mp(start) * mp(gamma) ** mpf(t // every),
         [{"start": 1.0, "gamma": 0.5, "every": 30}, {"start": 0.1, "gamma": 0.97, "every": 7}],
         _only_start,
-        endless=True,
         interpolates=False,
         edges=lambda every, **_: [every, 3 * every] if 3 * every <= LONGEST else [every],
     ),
@@ -312,9 +554,273 @@ _ROWS = [
         lambda t, start, milestones, gamma: mp(start) * mp(gamma) ** sum(edge <= t for edge in milestones),
         [{"start": 1.0, "milestones": [100, 250, 250, 700], "gamma": 0.1}],
         _only_start,
-        endless=True,
         interpolates=False,
         edges=lambda milestones, **_: list(milestones),
+    ),
+    Kind(
+        "Piecewise",
+        {"boundaries": milestones, "values": st.lists(signed, min_size=7, max_size=7)},
+        _value_of(_piecewise),
+        [{"boundaries": [100, 250, 250, 700], "values": [0.0, 1.0, 7.0, -0.5, 0.01]}],
+        _ends_of(_piecewise),
+        interpolates=False,
+        edges=lambda boundaries, **_: list(boundaries),
+        fit=lambda boundaries, values: {"boundaries": boundaries, "values": values[: len(boundaries) + 1]},
+    ),
+    Kind(
+        "InverseSqrt",
+        {
+            "start": signed,
+            "timescale": positive,
+            "shift": st.one_of(st.just(0), st.integers(-1000, 1000), st.floats(-1e6, 1e6)),
+        },
+        _inverse_sqrt,
+        [{"start": 1.0, "timescale": 100, "shift": 0}, {"start": 0.1, "timescale": 37.5, "shift": -30.25}],
+        _only_start,
+        fit=lambda timescale, shift, **others: {
+            **others,
+            "timescale": timescale,
+            "shift": shift if Fraction(shift) > -Fraction(timescale) else -shift,
+        },
+    ),
+    Kind(
+        "InverseTime",
+        {
+            "start": signed,
+            "rate": st.just(0.0) | positive,
+            "every": intervals_real,
+            "staircase": st.booleans(),
+        },
+        _inverse_time,
+        [
+            {"start": 1.0, "rate": 0.01, "every": 1, "staircase": False},
+            {"start": 0.1, "rate": 0.5, "every": 30, "staircase": True},
+        ],
+        _only_start,
+        edges=lambda every, **_: [math.ceil(every), math.ceil(7 * every)],
+    ),
+    Kind(
+        "PowerLaw",
+        {
+            "start": signed,
+            "exponent": steep,
+            "timescale": positive,
+        },
+        lambda t, start, exponent, timescale: mp(start) * mp(1 + t / Fraction(timescale)) ** -mp(exponent),
+        [{"start": 1.0, "exponent": 0.5, "timescale": 100}, {"start": 0.1, "exponent": 1.7, "timescale": 12.5}],
+        _only_start,
+    ),
+    Kind(
+        "Tanh",
+        {
+            "start": signed,
+            "end": signed,
+            "steps": horizons,
+            "lower": st.one_of(st.just(-7.0), st.sampled_from([-300.0, -1.0, 0.0]), slopes),
+            "upper": st.one_of(st.just(3.0), st.sampled_from([1.0, 300.0]), slopes),
+        },
+        _tanh,
+        [
+            {"start": 1.0, "end": 0.0, "steps": 1000, "lower": -7.0, "upper": 3.0},
+            {"start": 0.1, "end": 0.01, "steps": 777, "lower": -2.5, "upper": 12.0},
+        ],
+        _both,
+        fit=lambda lower, upper, **others: {
+            **others,
+            "lower": min(lower, upper),
+            "upper": upper + 1 if lower == upper else max(lower, upper),
+        },
+    ),
+    Kind(
+        "Rex",
+        {"start": signed, "end": signed, "steps": horizons},
+        lambda t, start, end, steps: _between(start, end, (1 - t / steps) / (1 - t / steps / 2)),
+        [{"start": 1.0, "end": 0.0, "steps": 1000}, {"start": 0.1, "end": 0.01, "steps": 777}],
+        _both,
+    ),
+    Kind(
+        "OneMinusSqrt",
+        {"start": signed, "end": signed, "steps": horizons},
+        lambda t, start, end, steps: _between(start, end, 1 - mpmath.sqrt(mp(t / steps))),
+        [{"start": 1.0, "end": 0.0, "steps": 1000}, {"start": 0.1, "end": 0.01, "steps": 777}],
+        _both,
+    ),
+    Kind(
+        "Triangular",
+        {
+            "low": signed,
+            "high": signed,
+            "up": horizons,
+            "down": horizons_or_none,
+            "mode": st.sampled_from(["triangular", "triangular2", "exp_range"]),
+            "gamma": st.one_of(st.sampled_from([1.0, 0.99, 0.99999, 1 - 2**-53]), st.floats(0.01, 1.0)),
+        },
+        _triangular,
+        [
+            {"low": 0.1, "high": 1.0, "up": 100, "down": None, "mode": "triangular", "gamma": 1.0},
+            {"low": 0.0, "high": 1.0, "up": 37, "down": 90, "mode": "triangular2", "gamma": 1.0},
+            {"low": 0.001, "high": 0.3, "up": 50, "down": 10, "mode": "exp_range", "gamma": 0.999},
+        ],
+        lambda low, high, **_: (low, high),
+        farthest=_triangular_farthest,
+        edges=lambda up, down, **_: [
+            edge
+            for cycle in (0, 1, 5, 1000)
+            for edge in (up + cycle * (up + (down or up)), (cycle + 1) * (up + (down or up)))
+            if edge <= LONGEST
+        ],
+        fit=_fit_triangular,
+    ),
+    Kind(
+        "CosineRestarts",
+        {
+            "start": signed,
+            "end": signed,
+            "first": horizons,
+            "multiplier": st.one_of(st.just(1), st.integers(1, 4), horizons),
+            "decay": st.one_of(st.just(1.0), gammas),
+            "cycles": st.one_of(st.none(), st.integers(1, 12), horizons),
+        },
+        _value_of(_restarts),
+        [
+            {"start": 1.0, "end": 0.0, "first": 10, "multiplier": 2, "decay": 1.0, "cycles": None},
+            {"start": 0.1, "end": 0.001, "first": 100, "multiplier": 1, "decay": 0.7, "cycles": 8},
+            {"start": 1.0, "end": 0.01, "first": 3, "multiplier": 3, "decay": 0.9, "cycles": 5},
+        ],
+        _ends_of(_restarts),
+        horizon=_restarts_horizon,
+        edges=_restart_edges,
+        fit=_fit_restarts,
+    ),
+    Kind(
+        "OneCycle",
+        {
+            "peak": signed,
+            "steps": horizons,
+            "pct_start": shares,
+            "div_factor": divisors,
+            "final_div_factor": divisors,
+            "anneal": st.sampled_from(["cos", "linear"]),
+            "three_phase": st.booleans(),
+        },
+        _value_of(_one_cycle),
+        [
+            {
+                "peak": 1.0,
+                "steps": 1000,
+                "pct_start": 0.3,
+                "div_factor": 25.0,
+                "final_div_factor": 1e4,
+                "anneal": "cos",
+                "three_phase": False,
+            },
+            {
+                "peak": 0.1,
+                "steps": 777,
+                "pct_start": 0.37,
+                "div_factor": 10.0,
+                "final_div_factor": 100.0,
+                "anneal": "linear",
+                "three_phase": True,
+            },
+        ],
+        _one_cycle_ends,
+        edges=_peak_edges,
+        fit=_fit_one_cycle,
+    ),
+    Kind(
+        "OneCycleMomentum",
+        {
+            "low": signed,
+            "high": signed,
+            "steps": horizons,
+            "pct_start": shares,
+            "anneal": st.sampled_from(["cos", "linear"]),
+            "three_phase": st.booleans(),
+        },
+        _value_of(_one_cycle_momentum),
+        [
+            {
+                "low": 0.85,
+                "high": 0.95,
+                "steps": 1000,
+                "pct_start": 0.3,
+                "anneal": "cos",
+                "three_phase": False,
+            },
+            {"low": 0.5, "high": 0.9, "steps": 777, "pct_start": 0.37, "anneal": "linear", "three_phase": True},
+        ],
+        _ends_of(_one_cycle_momentum),
+        edges=_peak_edges,
+        fit=_fit_one_cycle,
+    ),
+    Kind(
+        "WarmupStableDecay",
+        {
+            "peak": signed,
+            "warmup": lengths,
+            "stable": lengths,
+            "decay": lengths,
+            "shape": st.sampled_from(sorted(DECAYS)),
+            "end": signed,
+        },
+        _value_of(_stable_decay),
+        [
+            {"peak": 1.0, "warmup": 100, "stable": 500, "decay": 400, "shape": shape, "end": end}
+            for shape, end in zip(DECAYS, [0.0, 0.1, 0.0, 0.01, 0.05], strict=True)
+        ],
+        _ends_of(_stable_decay),
+        horizon=lambda warmup, stable, decay, **_: warmup + stable + decay,
+        edges=lambda warmup, stable, **_: [warmup, warmup + stable],
+        fit=_fit_stable_decay,
+    ),
+    Kind(
+        "Infinite",
+        {
+            "peak": signed,
+            "warmup": lengths,
+            "cosine": horizons,
+            "plateau": signed,
+            "constant": st.none() | lengths,
+            "cooldown": horizons,
+            "end": signed,
+        },
+        _value_of(_infinite),
+        [
+            {
+                "peak": 1.0,
+                "warmup": 50,
+                "cosine": 400,
+                "plateau": 0.3,
+                "constant": 250,
+                "cooldown": 300,
+                "end": 0.001,
+            },
+            {
+                "peak": 0.1,
+                "warmup": 0,
+                "cosine": 777,
+                "plateau": 0.02,
+                "constant": None,
+                "cooldown": None,
+                "end": None,
+            },
+        ],
+        _ends_of(_infinite),
+        horizon=lambda warmup, cosine, constant, cooldown, **_: (
+            math.inf if constant is None else warmup + cosine + constant + cooldown
+        ),
+        edges=lambda warmup, cosine, constant, **_: [warmup, warmup + cosine, warmup + cosine + (constant or 0)],
+        fit=_fit_infinite,
+    ),
+    Kind(
+        "Samples",
+        {"values": several},
+        _value_of(_samples),
+        [{"values": [0.1, 0.7, -0.25, 1.0, 1e-3]}],
+        _ends_of(_samples),
+        horizon=lambda values: len(values),
+        interpolates=False,
     ),
 ]
 
@@ -342,7 +848,6 @@ BY_RATE = Kind(
     _exponential,
     [],
     _only_start,
-    endless=True,
     edges=lambda every, **_: [every, 7 * every],
 )
 
@@ -412,21 +917,146 @@ def product(a: Case, b: Case) -> Case:
     )
 
 
+def repeat(a: Case, times: int | None) -> Case:
+    length = int(a.steps)
+
+    def local(step: Any) -> Fraction:
+        t = Fraction(step)
+        turns = t // length
+        return t - turns * length if times is None or turns < times else Fraction(length)
+
+    def of(name: str) -> Callable[[Any], Any]:
+        return lambda step: getattr(a, name)(local(step))
+
+    starts = [turn * length for turn in (1, 2, 3, 1000, (times or 2) - 1, times or 4)]
+    edges = [start + edge for start in [0, *starts] for edge in a.edges]
+    return Case(
+        f"{a.text}.repeat({'' if times is None else times})",
+        of("exact"),
+        math.inf if times is None else times * length,
+        of("size"),
+        of("crossed"),
+        [edge for edge in edges if edge <= LONGEST],
+        a.factors,
+    )
+
+
+def _unit(a: Case, step: Any) -> mpf:
+    """What the law measures an error in."""
+    exact = abs(a.exact(step))
+    return max(exact, a.size(step)) if a.crossed(step) or exact < TINY else exact
+
+
+def total(a: Case, b: Case | float) -> Case:
+    """A sum. Its operands may cancel: the unit is the sum of their absolute values."""
+    if not isinstance(b, Case):
+        text, b = f"({a.text} + {b!r})", replace(KINDS["Constant"].case(value=b, steps=None), steps=0.0)
+    else:
+        text = f"({a.text} + {b.text})"
+
+    def exact(step: Any) -> mpf:
+        both = a.exact(step), b.exact(step)
+        # Of two that leave the range of numbers the sum may be NaN
+        return sum(both) if any(map(representable, both)) else mpmath.inf
+
+    return Case(
+        text,
+        exact,
+        max(a.steps, b.steps),
+        lambda step: _unit(a, step) + _unit(b, step),
+        lambda step: True,
+        a.edges + b.edges,
+        a.factors + b.factors,
+    )
+
+
+def clip(a: Case, low: float | None, high: float | None) -> Case:
+    def exact(step: Any) -> mpf:
+        value = a.exact(step)
+        value = value if low is None else max(value, mp(low))
+        return value if high is None else min(value, mp(high))
+
+    return replace(a, text=f"{a.text}.clip({low!r}, {high!r})", exact=exact)
+
+
+def cooldown(a: Case, at: int, steps: int, shape: str, end: float) -> Case:
+    with ample():
+        v = a.exact(at)
+        # The value at `at` is itself only as good as the law asks: nothing relative to it, or past it, is better
+        absolute = a.crossed(at) or abs(v) < TINY or v * mp(end) < 0
+        largest = max(_unit(a, at), abs(mp(end)))
+
+    def exact(step: Any) -> mpf:
+        t = Fraction(step)
+        return a.exact(t) if t < at else _between(v, end, DECAYS[shape](min((t - at) / steps, Fraction(1))))
+
+    return Case(
+        f"{a.text}.cooldown(at={at}, steps={steps}, shape={shape!r}, end={end!r})",
+        exact,
+        at + steps,
+        lambda step: a.size(step) if step < at else largest,
+        lambda step: a.crossed(step) if step < at else absolute,
+        [*(edge for edge in a.edges if edge < at), at, at + steps],
+        a.factors + 1,
+    )
+
+
+def stretch(a: Case, factor: int) -> Case:
+    """Geometrically; a timescale times the factor is rounded once, which counts as a factor."""
+
+    def of(name: str) -> Callable[[Any], Any]:
+        return lambda step: getattr(a, name)(Fraction(step) / factor)
+
+    return Case(
+        f"{a.text}.stretch({factor})",
+        of("exact"),
+        a.steps * factor,
+        of("size"),
+        of("crossed"),
+        [edge * factor for edge in a.edges if edge * factor <= LONGEST],
+        a.factors + 1,
+    )
+
+
+def noisy(a: Case, arguments: str, limit: float) -> Case:
+    """Noise is whatever the package makes of its seed: there is no exact value, but the rest of a case there is."""
+
+    def exact(step: Any) -> mpf:
+        raise NotImplementedError("noise has no exact value")
+
+    return replace(
+        a,
+        text=f"{a.text}.noisy({limit!r}, {arguments})",
+        exact=exact,
+        size=lambda step: (1 + mp(limit)) * a.size(step),
+        crossed=lambda step: True,
+        factors=a.factors + 1,
+    )
+
+
 _moderate = st.one_of(_nice, st.floats(1e-6, 1e3))
 _moderate_signed = st.one_of(_moderate, _moderate.map(lambda v: -v))
-_any_base = st.one_of(
-    *(
-        row.cases(
-            start=_moderate.filter(bool) if row.name == "Geometric" else _moderate_signed,
-            end=_moderate.filter(bool) if row.name == "Geometric" else _moderate_signed,
-            value=_moderate_signed,
-            steps=short_horizons,
-            every=st.integers(1, 1000),
-            milestones=st.lists(st.integers(1, 10**6), min_size=1, max_size=6).map(sorted),
-        )
-        for row in KINDS.values()
+# What compositions are made of: values whose products stay in range, horizons whose sums and multiples do.
+_TAME: dict[Any, st.SearchStrategy[Any]] = {
+    signed: _moderate_signed,
+    positive: _moderate.filter(bool),
+    horizons: short_horizons,
+    horizons_or_none: st.none() | short_horizons,
+    lengths: st.just(0) | short_horizons,
+    intervals: st.integers(1, 1000),
+    intervals_real: st.integers(1, 1000),
+    milestones: st.lists(st.integers(1, 10**6), min_size=1, max_size=6).map(sorted),
+    several: st.lists(_moderate_signed, min_size=1, max_size=40),
+    divisors: divisors_tame,
+    steep: exponents,  # which multiplies the rounding of a timescale
+}
+_BASES = {
+    name: row.cases(**{argument: _TAME.get(drawn, drawn) for argument, drawn in row.arguments.items()}).filter(
+        lambda case: math.isinf(case.steps) or case.steps <= 2**40
     )
-)
+    for name, row in KINDS.items()
+}
+_any_base = st.one_of(*_BASES.values())
 _finite_base = _any_base.filter(lambda case: math.isfinite(case.steps))
 
 
@@ -443,6 +1073,31 @@ def warmups(draw: st.DrawFn, base: st.SearchStrategy[Case] = _any_base) -> Case:
 
 _factors = st.one_of(_moderate_signed.filter(bool), st.integers(-4, 4).filter(bool))
 
+_times = st.one_of(st.none(), st.integers(1, 5), st.integers(1, 1000))
+_some_times = st.integers(1, 5)
+# Logarithmic is no function of progress; exp_range's gamma and the step of a one-cycle's peak are rounded anew.
+_stretchable = st.one_of(
+    *(cases for name, cases in _BASES.items() if name not in ("Logarithmic", "OneCycle", "OneCycleMomentum"))
+)
+_stretchable = _stretchable.filter(lambda case: case.arguments.get("mode") != "exp_range")
+
+
+@st.composite
+def clips(draw: st.DrawFn) -> Case:
+    low, high = sorted([draw(_moderate_signed), draw(_moderate_signed)])
+    which = draw(st.sampled_from(["low", "high", "both"]))
+    return clip(draw(_any_base), None if which == "high" else low, None if which == "low" else high)
+
+
+@st.composite
+def cooldowns(draw: st.DrawFn, base: st.SearchStrategy[Case] = _any_base) -> Case:
+    a = draw(base)
+    at = min(draw(whole_steps(a)), LONGEST - 2**40)
+    assume(abs(a.value(at)) < 1e280)
+    shape = draw(st.sampled_from(sorted(DECAYS)))
+    return cooldown(a, at, draw(short_horizons), shape, draw(st.just(0.0) | _moderate_signed))
+
+
 COMBINATIONS: dict[str, st.SearchStrategy[Case]] = {
     "by_rate": BY_RATE.cases(),
     "then": st.builds(then, _finite_base, _any_base),
@@ -453,14 +1108,39 @@ COMBINATIONS: dict[str, st.SearchStrategy[Case]] = {
     "scaled_warmup": st.builds(lambda a, c: scaled(a, c, left=False), warmups(), _factors),
     "warmup_of_scaled": warmups(st.builds(lambda a, c: scaled(a, c, left=False), _any_base, _factors)),
     "product": st.builds(product, _any_base, _any_base),
+    "restarts_product": st.builds(product, _BASES["CosineRestarts"], _any_base),
+    "repeat": st.builds(repeat, _finite_base, _times),
+    "repeat_repeat": st.builds(
+        lambda a, inner, times: repeat(repeat(a, inner), times), _finite_base, _some_times, _times
+    ),
+    "repeat_chain": st.builds(lambda a, b, times: repeat(then(a, b), times), _finite_base, _finite_base, _times),
+    "repeat_then": st.builds(lambda a, times, b: then(repeat(a, times), b), _finite_base, _some_times, _any_base),
+    "then_repeat": st.builds(lambda a, b, times: then(a, repeat(b, times)), _finite_base, _finite_base, _times),
+    "repeat_product": st.builds(lambda a, times, b: product(repeat(a, times), b), _finite_base, _times, _any_base),
+    "sum": st.builds(total, _any_base, _any_base),
+    "sum_with_a_number": st.builds(total, _any_base, _moderate_signed),
+    "sum_of_products": st.builds(lambda a, b, c: total(product(a, b), c), _any_base, _any_base, _any_base),
+    "clip": clips(),
+    "clip_then": st.builds(then, clips().filter(lambda case: math.isfinite(case.steps)), _any_base),
+    "cooldown": cooldowns(),
+    "cooldown_of_chain": cooldowns(st.builds(then, warmups(_finite_base), _any_base)),
+    "cooldown_of_repeat": cooldowns(st.builds(repeat, _finite_base, _times)),
+    "stretch": st.builds(stretch, _stretchable, st.integers(1, 1000)),
+    "stretch_chain": st.builds(
+        lambda a, b, factor: stretch(then(a, b), factor),
+        _stretchable.filter(lambda case: math.isfinite(case.steps)),
+        _stretchable,
+        st.integers(1, 500),
+    ),
 }
 
 CASES: dict[str, st.SearchStrategy[Case]] = {name: row.cases() for name, row in KINDS.items()} | COMBINATIONS
 
 # Fixed schedules: every kind's examples and one of each composition, for tests across backends and processes.
-_c, _l = (
+_c, _l, _w = (
     KINDS["Cosine"].case(**KINDS["Cosine"].examples[0]),
     KINDS["Linear"].case(start=0.2, end=1.0, steps=50),
+    KINDS["Rex"].case(start=0.5, end=0.1, steps=120),
 )
 EXAMPLES: dict[str, Case] = {
     **{
@@ -473,6 +1153,17 @@ EXAMPLES: dict[str, Case] = {
     "product": product(_c, KINDS["Exponential"].case(start=1.0, gamma=0.999, every=1, staircase=False)),
     **{f"warmup-{shape}": warmup(_c, 100, 0.05, shape) for shape in WARMUPS},
     "composition": scaled(warmup(then(_l, _c), 30, 0.0, "linear"), 1e-3, left=True),
+    "repeat": repeat(_l, 7),
+    "repeat-forever": repeat(_l, None),
+    "repeat-composition": repeat(then(repeat(_l, 2), warmup(_w, 30, 0.1, "cosine")), 3),
+    "sum": total(_l, _c),
+    "sum-with-a-number": total(_l, 0.125),
+    "clip": clip(_c, 0.1, 0.8),
+    **{f"cooldown-{shape}": cooldown(_c, 400, 250, shape, 0.01) for shape in DECAYS},
+    "stretch": stretch(_l, 3),
+    "noisy": noisy(_c, "seed=7, distribution='normal', std=0.1", 0.25),
+    "noisy-uniform": noisy(then(_l, _w), "seed=2**64 - 1, distribution='uniform'", 1.0),
+    "noisy-repeated": repeat(noisy(_l, "seed=3", 0.1), 5),
 }
 
 
@@ -490,5 +1181,10 @@ def windows_of(count: int, case: Case) -> st.SearchStrategy[int]:
 
 
 def fractional_steps(case: Case) -> st.SearchStrategy[float]:
+    """Of normal size: what a subnormal step loses before it arrives is not the curve's."""
     last = min(float(LONGEST), 1.25 * case.steps + 10.0) if math.isfinite(case.steps) else 5000.0
-    return st.one_of(st.floats(0.0, last), whole_steps(case).map(float), st.floats(0.0, min(3.0, last)))
+    return st.one_of(
+        st.floats(0.0, last, allow_subnormal=False),
+        whole_steps(case).map(float),
+        st.floats(0.0, min(3.0, last), allow_subnormal=False),
+    )

@@ -15,7 +15,7 @@ PUBLIC = {name: getattr(fs, name) for name in fs.__all__ if name != "optim"}
 KINDS = sorted(name for name, value in PUBLIC.items() if isinstance(value, type) and issubclass(value, fs.Schedule))
 
 
-@pytest.mark.parametrize("module", ["schedule", "plan", "groups", "optim", "_backend"])
+@pytest.mark.parametrize("module", ["schedule", "kinds", "plan", "groups", "optim", "_backend"])
 def test_the_examples_in_docstrings_are_right(module):
     loaded = importlib.import_module(f"fastsched.{module}")
     result = doctest.testmod(loaded, extraglobs=PUBLIC)

@@ -17,73 +17,153 @@ namespace py = pybind11;
 namespace fastsched {
 namespace {
 
-using Code_vector = std::vector<Instruction>;
-
 bool is_step(double t) {
   return t >= 0.0 && t <= largest_step && static_cast<double>(static_cast<std::int64_t>(t)) == t;
 }
 
-bool is_length(const Instruction& in) {
-  const double steps = in.curve.steps;
-  return (steps >= 1.0 && is_step(steps)) ||
-         (steps > largest_step && std::isinf(steps) && !has_halves(in.code));
+bool is_count(double t) { return is_step(t) && t >= 1.0; }
+
+bool is_half_seed(double word) { return is_step(word) && word <= 4294967295.0; }
+
+// A stride of exponentials is the length of a list.
+bool is_stride(double r) {
+  return is_count(r) && r <= 1024.0 && (static_cast<int>(r) & (static_cast<int>(r) - 1)) == 0;
 }
 
-// What is wrong with a program; empty if it runs forward, within its stack, and leaves one value.
-std::string find_fault(const Code_vector& code) {
+bool is_positive(double r) { return r > 0.0 && std::isfinite(r); }
+
+// Whether the kernels can run an instruction: they end only where lengths are whole, and read within the
+// samples.
+bool is_sound(const Instruction& in, std::size_t samples) {
+  const Curve& c = in.curve;
+  const bool has_end = is_count(c.steps), endless = c.steps > largest_step && std::isinf(c.steps);
+  switch (in.code) {
+    case Code::sample:
+      return has_end && is_step(c.p) && c.p + c.steps <= static_cast<double>(samples);
+    case Code::noise:
+      return (has_end || endless) && is_half_seed(c.p) && is_half_seed(c.q);
+    case Code::cycle:
+      return is_count(c.p) && (has_end || endless);
+    case Code::branch:
+    case Code::multiply:
+    case Code::add:
+    case Code::scale:
+    case Code::clip:
+    case Code::resume:
+      return true;
+    case Code::linear:
+    case Code::half_cosine:
+      return has_end;
+    case Code::one_cycle:
+      return has_end && c.q >= 0.0 && c.q <= c.steps;
+    case Code::restarts:
+      return (has_end || endless) && is_count(c.p) && is_count(c.q);
+    case Code::triangle:
+      return endless && is_count(c.p) && is_count(c.q) && is_count(c.p + c.q);
+    case Code::damped:
+      return endless && is_count(c.p) && is_count(c.q) && is_count(c.p + c.q) && is_stride(c.v);
+    case Code::exponential:
+      return (has_end || endless) && is_stride(c.r);
+    case Code::staircase:
+      return endless && is_positive(c.r) && is_stride(c.s);
+    case Code::inverse_staircase:
+      return endless && is_positive(c.r);
+    default:
+      return has_end || endless;
+  }
+}
+
+// What is wrong with a program; empty if it runs forward, within its stacks, and leaves one value.
+std::string find_fault(const Source& source) {
+  const std::vector<Instruction>& code = source.code;
   const auto size = static_cast<std::int64_t>(code.size());
   if (size == 0 || size > INT32_MAX) return "it has no instructions, or too many";
+  struct State {  // before an instruction
+    int depth, cycles;
+  };
   constexpr int unreached = -1;
-  std::vector<int> depth(code.size() + 1, unreached);  // of the stack before each instruction
-  depth[0] = 0;
-  const auto reach = [&](std::int64_t i, int d) {
-    int& known = depth[static_cast<std::size_t>(i)];
-    const bool agrees = known == unreached || known == d;
-    known = d;
+  std::vector<State> states(code.size() + 1, State{unreached, 0});
+  states[0] = {0, 0};
+  const auto reach = [&](std::int64_t i, State state) {
+    State& known = states[static_cast<std::size_t>(i)];
+    const bool agrees =
+        known.depth == unreached || (known.depth == state.depth && known.cycles == state.cycles);
+    known = state;
     return agrees;
   };
   for (std::int64_t i = 0; i < size; ++i) {
     const Instruction& in = code[static_cast<std::size_t>(i)];
-    int d = depth[static_cast<std::size_t>(i)];
-    if (d == unreached) return "an instruction is never reached";
+    State state = states[static_cast<std::size_t>(i)];
+    if (state.depth == unreached) return "an instruction is never reached";
     if (in.code < Code{} || in.code >= Code::count) return "an instruction has an unknown code";
     if (in.next <= i || in.next > size) return "an instruction does not lead forward";
     // Between two whole edges a table always advances; a fractional one would stop it for good.
     if (!is_step(in.offset)) return "an offset is no step";
+    if (!is_sound(in, source.samples.size())) return "an instruction's numbers are out of range";
     int needed = 0, left = 1;
-    if (in.code == Code::multiply || in.code == Code::add) needed = 2;
-    if (in.code == Code::scale) needed = 1;
-    if (in.code == Code::branch) left = 0;
-    if (d < needed) return "an instruction lacks an operand";
-    d += left - needed;
-    if (d > stack_size) return "it needs too deep a stack";
-    if (in.code == Code::branch && !reach(i + 1, d)) return "the two sides of a branch disagree";
-    if (in.code < Code::branch && !is_length(in)) return "a curve has no length";
-    if (!reach(in.next, d)) return "the two sides of a branch disagree";
+    switch (in.code) {
+      case Code::multiply:
+      case Code::add:
+        needed = 2;
+        break;
+      case Code::scale:
+      case Code::clip:
+      case Code::noise:
+        needed = 1;
+        break;
+      case Code::branch:
+      case Code::resume:
+      case Code::cycle:
+        left = 0;
+        break;
+      default:
+        break;
+    }
+    if (state.depth < needed) return "an instruction lacks an operand";
+    state.depth += left - needed;
+    state.cycles += in.code == Code::cycle ? 1 : in.code == Code::resume ? -1 : 0;
+    if (state.depth > stack_size) return "it needs too deep a stack";
+    if (state.cycles < 0 || state.cycles > most_cycles) return "its cycles do not nest";
+    if (in.code == Code::branch && !reach(i + 1, state)) return "the two sides of a branch disagree";
+    if (!reach(in.next, state)) return "the two sides of a branch disagree";
   }
-  return depth[code.size()] == 1 ? "" : "it does not leave one value";
+  const State last = states[code.size()];
+  return last.depth == 1 && last.cycles == 0 ? "" : "it does not leave one value";
 }
 
-Code_vector read_program(const py::object& source) {
-  if (!py::isinstance<py::array>(source)) throw py::type_error("Program: pass the array that compile() made");
-  const auto array = py::reinterpret_borrow<py::array>(source);
+template <class T>
+std::vector<T> copied(const py::object& source, const char* name);
+
+SharedSource read_source(const py::object& instructions, const py::object& samples) {
+  if (!py::isinstance<py::array>(instructions))
+    throw py::type_error("Program: pass the arrays that compile_program() made");
+  const auto array = py::reinterpret_borrow<py::array>(instructions);
   if (array.ndim() != 1 || array.itemsize() != sizeof(Instruction) || array.dtype().kind() != 'V' ||
       !(array.flags() & py::array::c_style)) {
-    throw py::value_error("Program: pass the array that compile() made");
+    throw py::value_error("Program: pass the arrays that compile_program() made");
   }
-  Code_vector code(static_cast<std::size_t>(array.size()));
-  if (!code.empty())
-    std::memcpy(static_cast<void*>(code.data()), array.data(), code.size() * sizeof(Instruction));
-  const std::string fault = find_fault(code);
-  if (!fault.empty()) throw py::value_error("Program: " + fault + "; pass the array that compile() made");
-  return code;
+  auto source = std::make_shared<Source>();
+  source->code.resize(static_cast<std::size_t>(array.size()));
+  if (array.size() > 0) {
+    std::memcpy(static_cast<void*>(source->code.data()), array.data(),
+                source->code.size() * sizeof(Instruction));
+  }
+  source->samples = copied<double>(samples, "samples");
+  const std::string fault = find_fault(*source);
+  if (!fault.empty()) {
+    throw py::value_error("Program: " + fault + "; pass the arrays that compile_program() made");
+  }
+  return source;
 }
 
-Program view(const Code_vector& code) { return {code.data(), static_cast<std::int64_t>(code.size())}; }
-
 struct ProgramObject : Zeroed {
-  explicit ProgramObject(Code_vector instructions) : code(std::move(instructions)) {}
-  Code_vector code;
+  explicit ProgramObject(SharedSource source) : source(std::move(source)) {}
+  SharedSource source;  // null where no constructor ran
+
+  const Source& get() const {
+    if (source == nullptr) throw py::value_error("Program: not initialised; pass the arrays to Program()");
+    return *source;
+  }
 };
 
 double checked_step(double step) {
@@ -127,19 +207,21 @@ std::vector<T> copied(const py::object& source, const char* name) {
   return std::vector<T>(data, data + array.size());
 }
 
-std::vector<const Code_vector*> read_programs(const py::object& source) {
+std::vector<SharedSource> read_programs(const py::object& source) {
   if (!PyList_CheckExact(source.ptr())) throw py::type_error("programs must be a list of Program");
-  std::vector<const Code_vector*> programs;
+  std::vector<SharedSource> programs;
   for (const py::handle item : py::reinterpret_borrow<py::list>(source)) {
     if (!py::isinstance<ProgramObject>(item)) throw py::type_error("programs must be a list of Program");
-    programs.push_back(&item.cast<const ProgramObject&>().code);
+    const auto& program = item.cast<const ProgramObject&>();
+    program.get();
+    programs.push_back(program.source);
   }
   return programs;
 }
 
 RowObject read_row(const py::object& programs, const py::object& column, const py::object& scale) {
   RowObject row;
-  for (const Code_vector* code : read_programs(programs)) row.programs.push_back(*code);
+  row.programs = read_programs(programs);
   row.column = copied<std::int32_t>(column, "column");
   row.scale = copied<double>(scale, "scale");
   if (row.column.size() != row.scale.size())
@@ -161,8 +243,10 @@ void fill_values(const ProgramObject& program, const py::object& steps, const py
   auto* const result = static_cast<double*>(to.mutable_data());
   const auto kernel = instruction_set().table.values;
   const std::int64_t count = from.size();
+  const SharedSource kept = program.source;  // whatever happens to `program` meanwhile
+  const Program code = program.get().program();
   py::gil_scoped_release release;
-  kernel(view(program.code), data, count, result);
+  kernel(code, data, count, result);
 }
 
 template <class T>
@@ -189,7 +273,7 @@ void fill_table_as(TableRequest request, const py::object& out, void (*kernel)(c
 
 void fill_table(const RowObject& row, std::int64_t start, const py::object& out) {
   std::vector<Program> programs;
-  for (const Code_vector& code : row.programs) programs.push_back(view(code));
+  for (const SharedSource& source : row.programs) programs.push_back(source->program());
   const TableRequest request = {programs.data(),
                                 static_cast<std::int64_t>(programs.size()),
                                 row.column.data(),
@@ -214,38 +298,100 @@ void row_at(const RowObject& row, double step, const py::object& out) {
   row.at(checked_step(step), scratch.data(), static_cast<double*>(to.mutable_data()));
 }
 
+// ---- All hyperparameters of a plan at one step. ----
+
+// A step that is an int or a float of Python, and in range; anything else goes to Python.
+bool plain_step(PyObject* step, double& t) {
+  t = -1.0;
+  if (PyFloat_CheckExact(step)) {
+    t = PyFloat_AS_DOUBLE(step);
+  } else if (PyLong_CheckExact(step)) {
+    int overflow = 0;
+    const long long whole = PyLong_AsLongLongAndOverflow(step, &overflow);
+    // Compared as an integer: 2**53 + 1 would round to an allowed step.
+    if (overflow == 0 && whole >= 0 && whole <= static_cast<long long>(largest_step))
+      t = static_cast<double>(whole);
+  }
+  return t >= 0.0 && t <= largest_step;
+}
+
+struct GridObject : Zeroed {
+  std::vector<py::object> names;
+  std::vector<py::object> rows;  // keep `Row`s alive
+  std::vector<double> scratch;
+  std::vector<double*> places;
+};
+
+GridObject read_grid(const py::object& source) {
+  if (!PyDict_CheckExact(source.ptr())) throw py::type_error("rows must be a dict of Row");
+  GridObject grid;
+  std::size_t most = 0;
+  for (const auto& [name, row] : py::reinterpret_borrow<py::dict>(source)) {
+    if (!py::isinstance<RowObject>(row)) throw py::type_error("rows must be a dict of Row");
+    grid.names.push_back(py::reinterpret_borrow<py::object>(name));
+    grid.rows.push_back(py::reinterpret_borrow<py::object>(row));
+    most = std::max(most, row.cast<const RowObject&>().programs.size());
+  }
+  grid.scratch.resize(most);
+  return grid;
+}
+
+// The memory of a plain array of `size` doubles; null if it is something else.
+double* doubles_of(PyObject* object, std::size_t size) {
+  if (object == nullptr || !py::isinstance<py::array>(object)) return nullptr;
+  auto array = py::reinterpret_borrow<py::array>(object);
+  constexpr int wanted = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ |
+                         py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  if (array.ndim() != 1 || static_cast<std::size_t>(array.size()) != size ||
+      (array.flags() & wanted) != wanted || !py::isinstance<py::array_t<double>>(array)) {
+    return nullptr;
+  }
+  return static_cast<double*>(array.mutable_data());
+}
+
+// False, with nothing written, where the step or the dict is not as it should be: Python says what is wrong.
+bool grid_at(GridObject& grid, const py::object& step, const py::object& out) {
+  double t = -1.0;
+  if (!plain_step(step.ptr(), t) || !PyDict_CheckExact(out.ptr()) ||
+      static_cast<std::size_t>(PyDict_GET_SIZE(out.ptr())) != grid.names.size()) {
+    return false;
+  }
+  std::vector<double*>& places = grid.places;
+  places.clear();
+  for (std::size_t i = 0; i < grid.names.size(); ++i) {
+    PyObject* const array = PyDict_GetItemWithError(out.ptr(), grid.names[i].ptr());
+    if (array == nullptr && PyErr_Occurred()) throw py::error_already_set();
+    places.push_back(doubles_of(array, grid.rows[i].cast<const RowObject&>().groups()));
+    if (places.back() == nullptr) return false;
+  }
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    grid.rows[i].cast<const RowObject&>().at(t, grid.scratch.data(), places[i]);
+  }
+  return true;
+}
+
 // ---- The base class of fastsched.Schedule: a call with a plain number is answered here, without a Python
 // frame. ----
 
 struct Evaluator {
-  PyObject_HEAD Code_vector* code;  // null until the program is bound
+  PyObject_HEAD SharedSource* source;  // null until the program is bound
 };
 
 bool native_serves = true;  // false: every call goes to Python, which asks the backend in use
 
 void evaluator_dealloc(PyObject* self) {
   PyTypeObject* const type = Py_TYPE(self);
-  delete reinterpret_cast<Evaluator*>(self)->code;
+  delete reinterpret_cast<Evaluator*>(self)->source;
   type->tp_free(self);
   Py_DECREF(type);
 }
 
 PyObject* evaluator_call(PyObject* self, PyObject* args, PyObject* kwargs) {
-  const Code_vector* const code = reinterpret_cast<Evaluator*>(self)->code;
-  if (code != nullptr && native_serves && kwargs == nullptr && PyTuple_GET_SIZE(args) == 1) {
-    PyObject* const step = PyTuple_GET_ITEM(args, 0);
-    double t = -1.0;
-    if (PyFloat_CheckExact(step)) {
-      t = PyFloat_AS_DOUBLE(step);
-    } else if (PyLong_CheckExact(step)) {
-      int overflow = 0;
-      const long long whole = PyLong_AsLongLongAndOverflow(step, &overflow);
-      // Compared as an integer: 2**53 + 1 would round to an allowed step.
-      if (overflow == 0 && whole >= 0 && whole <= static_cast<long long>(largest_step))
-        t = static_cast<double>(whole);
-    }
-    if (t >= 0.0 && t <= largest_step)
-      return PyFloat_FromDouble(instruction_set().table.value(view(*code), t));
+  const SharedSource* const source = reinterpret_cast<Evaluator*>(self)->source;
+  if (source != nullptr && native_serves && kwargs == nullptr && PyTuple_GET_SIZE(args) == 1) {
+    double t;
+    if (plain_step(PyTuple_GET_ITEM(args, 0), t))
+      return PyFloat_FromDouble(instruction_set().table.value((*source)->program(), t));
   }
   PyObject* const slow = PyObject_GetAttrString(self, "_evaluate");
   if (slow == nullptr) return nullptr;
@@ -261,9 +407,11 @@ PyObject* evaluator_bind(PyObject* self, PyObject* program) {
     return nullptr;
   }
   // Bound once: a call in another thread may be reading it.
-  if (evaluator->code == nullptr) {
+  if (evaluator->source == nullptr) {
     try {
-      evaluator->code = new Code_vector(py::handle(program).cast<const ProgramObject&>().code);
+      const auto& bound = py::handle(program).cast<const ProgramObject&>();
+      bound.get();
+      evaluator->source = new SharedSource(bound.source);
     } catch (const std::exception& error) {
       PyErr_SetString(PyExc_RuntimeError, error.what());
       return nullptr;
@@ -297,13 +445,15 @@ void bind_schedule(py::module_& m) {
   m.attr("codes") = py::tuple(names);
 
   py::class_<ProgramObject>(m, "Program", "A schedule compiled to instructions.")
-      .def(py::init([](const py::object& array) { return ProgramObject(read_program(array)); }),
-           py::arg("array"))
-      .def("__len__", [](const ProgramObject& self) { return self.code.size(); })
+      .def(py::init([](const py::object& instructions, const py::object& samples) {
+             return ProgramObject(read_source(instructions, samples));
+           }),
+           py::arg("instructions"), py::arg("samples"))
+      .def("__len__", [](const ProgramObject& self) { return self.get().code.size(); })
       .def(
           "value",
           [](const ProgramObject& self, double step) {
-            return instruction_set().table.value(view(self.code), checked_step(step));
+            return instruction_set().table.value(self.get().program(), checked_step(step));
           },
           py::arg("step"), "The value at one step.")
       .def("values", &fill_values, py::arg("steps"), py::arg("out"), "The values at an array of steps.");
@@ -315,6 +465,11 @@ void bind_schedule(py::module_& m) {
       .def("at", &row_at, py::arg("step"), py::arg("out"), "The value of every group at one step.")
       .def("table", &fill_table, py::arg("start"), py::arg("out"),
            "The values of every group from a step on.");
+
+  py::class_<GridObject>(m, "Grid", "All hyperparameters of a plan: names and rows.")
+      .def(py::init(&read_grid), py::arg("rows"))
+      .def("at", &grid_at, py::arg("step"), py::arg("out"),
+           "Fills a dict of arrays with the values at one step; false, and nothing changed, if it cannot.");
 
   PyObject* const evaluator = PyType_FromSpec(&evaluator_spec);
   if (evaluator == nullptr) throw py::error_already_set();
