@@ -313,20 +313,39 @@ FASTSCHED_SHARED double shaped_cosine(const Curve& c, double t) {
   return mix(c, Weights<Wide>{exp2(y), -exp2_minus_1(y)});
 }
 
+// x**power by squaring.
+template <int power>
+FASTSCHED_SHARED Pair pair_power(Pair x) {
+  if constexpr (power == 1) {
+    return x;
+  } else if constexpr (power % 2 == 0) {
+    const Pair half = pair_power<power / 2>(x);
+    const Pair square = product(half.high, half.high);
+    return {square.high, fused(2.0 * half.high, half.low, square.low)};
+  } else {
+    return multiply(pair_power<power - 1>(x), x);
+  }
+}
+
 // Small whole powers of x = rest/n = 1 - past/n, by multiplication. What rounding took from x and past/n is
-// carried along to first order, since the power amplifies it.
+// carried along, since the power amplifies it: to first order, and from 5 on by pairs.
 template <int power>
 FASTSCHED_SHARED double whole_power(Pair rest, double steps, double inverse) {
   const double x = rest.high * inverse, x_low = inverse * (fused(-x, steps, rest.high) + rest.low);
+  if constexpr (power > 4) {
+    const Pair result = pair_power<power>({x, x_low});
+    return result.high + result.low;
+  }
   double below = 1.0;
   for (int k = 1; k < power; ++k) below *= x;
   return fused(power * x_low, below, below * x);
 }
 
-// 1 - x**power = (1 - x)(1 + x + ... + x**(power-1)), without cancellation.
+// 1 - x**power = (1 - x)(1 + x + ... + x**(power-1)), without cancellation. Where this is less than 1/2,
+// past/n is small and 1 - past/n nearly exact.
 template <int power>
-FASTSCHED_SHARED double one_minus_whole_power(Pair past, double rest, double steps, double inverse) {
-  const double x = rest * inverse, d = past.high * inverse;
+FASTSCHED_SHARED double one_minus_whole_power(Pair past, double steps, double inverse) {
+  const double d = past.high * inverse, x = 1.0 - d;
   const double d_low = inverse * (fused(-d, steps, past.high) + past.low);
   double series = 1.0;
   for (int k = 1; k < power; ++k) series = fused(series, x, 1.0);
@@ -346,10 +365,13 @@ FASTSCHED_SHARED double whole_power_mix(double start, double end, Pair past, Pai
                                         double inverse) {
   const bool near = half == unknown ? whole_power_near_start<power>(rest.high, inverse) : half == first_half;
   if (near) {
-    return mix_nearer(start, end, one_minus_whole_power<power>(past, rest.high, steps, inverse), true);
+    return mix_nearer(start, end, one_minus_whole_power<power>(past, steps, inverse), true);
   }
   return mix_nearer(start, end, whole_power<power>(rest, steps, inverse), false);
 }
+
+// The powers that multiplication serves; all others take a logarithm.
+#define FASTSCHED_WHOLE_POWERS(X) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 
 // (rest/n)**power = 2**y.
 template <bool whole = false>
@@ -370,9 +392,10 @@ FASTSCHED_SHARED double power_mix(double start, double end, double power, Pair p
     return mix(start, end, Weights<Wide>{exp2(y), -exp2_minus_1(y)});
   } else {
     if constexpr (known == unknown) {
-      if (power == 2.0) return whole_power_mix<2, unknown>(start, end, past, rest, steps, inverse);
-      if (power == 3.0) return whole_power_mix<3, unknown>(start, end, past, rest, steps, inverse);
-      if (power == 4.0) return whole_power_mix<4, unknown>(start, end, past, rest, steps, inverse);
+#define FASTSCHED_CASE(n) \
+  if (power == n) return whole_power_mix<n, unknown>(start, end, past, rest, steps, inverse);
+      FASTSCHED_WHOLE_POWERS(FASTSCHED_CASE)
+#undef FASTSCHED_CASE
     }
     return real_power_mix(start, end, real_exponent(power, rest, steps, inverse));
   }

@@ -131,7 +131,8 @@ class Programs:
         """``programs``: rows of code, next, offset and a curve's numbers; and the samples."""
         self.module = module
         self.begins = np.cumsum([0, *(len(code) for code, _ in programs)])
-        self.samples = np.concatenate([np.zeros(0), *(samples for _, samples in programs)])
+        every = [samples for _, samples in programs if len(samples)]
+        self.samples = every[0] if len(every) == 1 else np.concatenate([NO_STEPS, *every])  # copied only if needed
         self.code = np.concatenate([np.zeros((0, 2 + len(FIELDS))), *(code for code, _ in programs)])
         place = 0
         for begin, (code, samples) in zip(self.begins.tolist(), programs, strict=False):

@@ -562,12 +562,6 @@ def leg_of_triangle(
 # ---- Operations. ----
 
 
-def sample(t: float, samples: Any, first: float, steps: float) -> float:
-    """The sample at ``t`` rounded down, or the last one."""
-    value: float = samples[int(first + floor_positive(min(t, steps - 1.0)))]
-    return value
-
-
 def clipped(value: float, low: float, high: float) -> float:
     """At least ``low`` and at most ``high``."""
     floored = low if value < low else value
@@ -835,13 +829,15 @@ def run(code: Any, begin: int, finish: int, samples: Any, first: float, scratch:
             ended = t >= steps
             moving = 1 if still or ended else size
             if operation == SAMPLE:
-                sweep(sample, t, top[:moving], scratch, (samples, p, steps))
-            elif ended and operation != COSINE and operation != SHAPED_COSINE and operation != TANH:
+                place = int(p + floor_positive(min(t, steps - 1.0)))
+                moving = min(moving, int(p + steps) - place)
+                top[:moving] = samples[place : place + moving]
+            elif ended and operation not in (COSINE, SHAPED_COSINE, TANH):
                 top[0] = end
             else:  # a cosine may end anywhere in its cycle, and a tanh never quite arrives
                 c = (start, end, steps, p, q, r, code[i, 9], code[i, 10], code[i, 11])
                 block(operation, min(t, steps), top[:moving], scratch, c)
-            top[moving:] = top[0]
+            top[moving:] = top[moving - 1]
         i = following
 
 

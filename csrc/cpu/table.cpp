@@ -150,9 +150,10 @@ void power_block(bool rise, const Curve& c, double first, std::int64_t count, do
     }
     return;
   }
-  if (c.p == 2.0) return whole_power_block<2>(rise, c, first, count, out);
-  if (c.p == 3.0) return whole_power_block<3>(rise, c, first, count, out);
-  if (c.p == 4.0) return whole_power_block<4>(rise, c, first, count, out);
+#define FASTSCHED_CASE(n) \
+  if (c.p == n) return whole_power_block<n>(rise, c, first, count, out);
+  FASTSCHED_WHOLE_POWERS(FASTSCHED_CASE)
+#undef FASTSCHED_CASE
   if (rise) {
     real_rise_block(c, first, count, out,
                     [c](Pair y) FASTSCHED_INLINE { return real_power_mix(c.end, c.start, y); });
