@@ -192,7 +192,7 @@ FASTSCHED_SHARED double grown(Scaled start, double p, double q, double t) {
   return start.significand * exp2(total);
 }
 
-// Cycle i: a half cosine from start * 2**((s + u) * i) to `end` over p * q**i steps; r cycles.
+// Cycle i: a half cosine from start * 2**((s + u) * i) to `end` over p * q**i steps.
 FASTSCHED_SHARED Phase phase_of_restarts(const Curve& c, double t) {
   double cycle = 0.0, begin = 0.0, length = c.p;
   if (c.q == 1.0) {
@@ -207,7 +207,7 @@ FASTSCHED_SHARED Phase phase_of_restarts(const Curve& c, double t) {
   }
   if (c.s == 0.0 || c.start == 0.0) return leg_between(c.start, c.end, 0.0, length, Shape::cosine, begin);
   const double largest =
-      0x1.fffffffffffffp+1022;  // where peaks grow beyond all bounds, half the largest number
+      0x1.fffffffffffffp+1022;  // half the largest number: peaks may grow beyond all bounds
   const double peak = grown(scaled(c.start), c.s, c.u, cycle);
   const double start = peak > largest ? largest : peak < -largest ? -largest : peak;
   return leg_between(start, c.end, 0.0, length, Shape::cosine, begin);
@@ -265,7 +265,7 @@ FASTSCHED_SHARED double exponential_ratio(const Curve& c, double t) {
   return known == unknown ? exp2(exact) : exp2_in_range(exact);
 }
 
-// A staircase's stairs as steps of an exponential, or of a hyperbola.
+// A staircase as an exponential whose steps are its stairs.
 FASTSCHED_SHARED Curve stairs_of_staircase(const Curve& c) {
   Curve stairs = c;
   stairs.r = c.s;

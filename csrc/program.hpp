@@ -92,6 +92,11 @@ FASTSCHED_SHARED double noisy(const Curve& c, double value, double t) {
   return value * (1.0 + noise(seed, static_cast<std::uint64_t>(step), c.start, c.r));
 }
 
+// Steps since an instruction's beginning; a program that asks for a curve ahead of it gets its first value.
+FASTSCHED_SHARED double since(const Instruction& in, double time) {
+  return time > in.offset ? time - in.offset : 0.0;
+}
+
 // Time within a cycle, t steps after the first one's beginning.
 FASTSCHED_SHARED double cycled(const Curve& c, double t) {
   return t < c.steps ? fused(-whole_turns(t, c.p), c.p, t) : c.p;
@@ -107,7 +112,7 @@ FASTSCHED_SHARED_CALL double value(const Program& program, double step) {
     std::int64_t next = in.next;
     switch (in.code) {
       case Code::sample:
-        stack[depth++] = sample_value(program, in.curve, time - in.offset);
+        stack[depth++] = sample_value(program, in.curve, since(in, time));
         break;
       case Code::branch:
         next = time < in.offset ? i + 1 : next;
@@ -127,17 +132,17 @@ FASTSCHED_SHARED_CALL double value(const Program& program, double step) {
         stack[depth - 1] = clipped(in.curve, stack[depth - 1]);
         break;
       case Code::noise:
-        stack[depth - 1] = noisy(in.curve, stack[depth - 1], time - in.offset);
+        stack[depth - 1] = noisy(in.curve, stack[depth - 1], since(in, time));
         break;
       case Code::cycle:
         kept[cycles++] = time;
-        time = cycled(in.curve, time - in.offset);
+        time = cycled(in.curve, since(in, time));
         break;
       case Code::resume:
         time = kept[--cycles];
         break;
       default:
-        stack[depth++] = curve_value(in.code, in.curve, time - in.offset);
+        stack[depth++] = curve_value(in.code, in.curve, since(in, time));
     }
     i = next;
   }

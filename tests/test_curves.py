@@ -200,6 +200,20 @@ def test_a_broken_program_is_refused(code):
         _core.Program(code, np.zeros(2))
 
 
+@pytest.mark.parametrize(
+    "s",
+    [fs.Samples([1.0, 0.5]), fs.Exponential(gamma=0.5), fs.StepDecay(gamma=0.5, every=3), fs.CosineRestarts(first=3)],
+    ids=str,
+)
+def test_a_program_that_is_early_gives_its_first_value_and_reads_nothing_before_it(s):
+    program = _core.Program(broken(s, offset=2.0**40), compile_program(s).samples)
+    assert program.value(3.0) == 1.0
+    out = np.zeros((5000, 1))
+    _core.Row([program], np.zeros(1, np.int32), np.ones(1)).table(0, out)
+    assert out[0, 0] == 1.0
+    assert np.all((out >= 0.0) & (out <= 1.0))
+
+
 @pytest.mark.parametrize("source", [None, "code", 3, [1.0], np.zeros((2, 2))])
 def test_what_is_no_program_is_refused(source):
     with pytest.raises((TypeError, ValueError), match="pass the array"):

@@ -182,7 +182,7 @@ double steps_to_edge(const Program& program, double step, double most) {
       next = time < in.offset ? i + 1 : next;
     } else if (in.code == Code::cycle) {
       kept[cycles++] = time;
-      time = cycled(in.curve, time - in.offset);
+      time = cycled(in.curve, since(in, time));
       edge(in.curve.p);
     } else if (in.code == Code::resume) {
       time = kept[--cycles];
@@ -393,7 +393,7 @@ private:
     for (std::int64_t i = 0; i < program.size;) {
       const Instruction& in = program.code[i];
       const Curve& c = in.curve;
-      const double t = clock.time - in.offset;
+      const double t = since(in, clock.time);
       std::int64_t next = in.next;
       switch (in.code) {
         case Code::sample: {
