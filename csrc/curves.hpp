@@ -403,14 +403,14 @@ FASTSCHED_SHARED double power_mix(double start, double end, double power, Pair p
 
 // From x**k = 2**y.
 FASTSCHED_SHARED double warped_cosine_from(const Curve& c, Pair y) {
-  const Power2 w = exp2_parts_falling(y);
+  const PairPower2 w = exp2_pair_falling(y);
   // x**k or 1 - x**k, the smaller, with the digits that one double has no room for: its square doubles the
   // error.
-  const bool near_start = fused(w.scale, w.fraction, w.scale) < 0.5;
+  const bool near_start = fused(w.scale, w.fraction.high, w.scale) < 0.5;
   const double sign = choose(near_start, w.scale, -w.scale),
                base = choose(near_start, w.scale, 1.0 - w.scale);
-  const double high = fused(sign, w.fraction, base);
-  const double low = fused(sign, w.fraction, base - high);
+  const double high = fused(sign, w.fraction.high, base);
+  const double low = fused(sign, w.fraction.low, fused(sign, w.fraction.high, base - high));
   return arc_from(c.start, c.end, fused(high, high, 2.0 * high * low), near_start);
 }
 

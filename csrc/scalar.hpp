@@ -80,6 +80,37 @@ FASTSCHED_SHARED Power2 exp2_parts_in_range(Pair y) {
   return {from_bits((bits_of(shifted) + 1023u) << 52), exp2_fraction(f)};
 }
 
+// 2**y = scale * (1 + fraction) for y <= 0, the fraction as a pair of relative error about 2**-55.
+struct PairPower2 {
+  double scale;
+  Pair fraction;
+};
+
+FASTSCHED_SHARED PairPower2 exp2_pair_falling(Pair y) {
+  const bool under = y.high < -1022.0;
+  const double high = choose(under, -1022.0, y.high);
+  const double shifted = high + integer_magic;
+  const Pair f = fast_sum(high - (shifted - integer_magic), y.low);
+  // (2**f - 1) / f - ln 2, the coefficients of exp2_fraction
+  double rest = 0x1.e8ca7ce049a27p-32;
+  rest = fused(rest, f.high, 0x1.e605d3729b831p-28);
+  rest = fused(rest, f.high, 0x1.b525a0bcdd082p-24);
+  rest = fused(rest, f.high, 0x1.62bfd4b431462p-20);
+  rest = fused(rest, f.high, 0x1.ffcbfc1e8e944p-17);
+  rest = fused(rest, f.high, 0x1.430913095915ap-13);
+  rest = fused(rest, f.high, 0x1.5d87fe78b2161p-10);
+  rest = fused(rest, f.high, 0x1.3b2ab6fba1e3fp-7);
+  rest = fused(rest, f.high, 0x1.c6b08d704a08ep-5);
+  rest = f.high * fused(rest, f.high, 0x1.ebfbdff82c598p-3);
+  const Pair ln2 = {0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56};
+  const Pair leading = multiply(f.high, ln2);
+  // To first order f.low moves the fraction by its derivative, ln 2 * 2**f.
+  const double low = fused(f.low, fused(2.0, rest, ln2.high), fused(f.high, rest, leading.low));
+  const Pair fraction = fast_sum(leading.high, low);
+  return {choose(under, 0.0, from_bits((bits_of(shifted) + 1023u) << 52)),
+          {choose(under, 0.0, fraction.high), choose(under, 0.0, fraction.low)}};
+}
+
 // For y <= 0. Underflow goes to zero.
 FASTSCHED_SHARED Power2 exp2_parts_falling(Pair y) {
   const bool under = y.high < -1022.0;

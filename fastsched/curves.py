@@ -157,13 +157,24 @@ def polynomial_of(x: float, coefficients: Any) -> float:
     return value
 
 
+def exp2_fraction(f: float) -> float:
+    """``2**f - 1`` for ``|f| <= 1/2``: by pairs of terms as in csrc/scalar.hpp, for the same bits."""
+    c10, c9, c8, c7, c6, c5, c4, c3, c2, c1, c0 = EXP2
+    f2 = f * f
+    f4 = f2 * f2
+    low = fused(fused(f, c3, c2), f2, fused(f, c1, c0))
+    middle = fused(fused(f, c7, c6), f2, fused(f, c5, c4))
+    high = fused(f2, c10, fused(f, c9, c8))
+    return f * fused(fused(high, f4, middle), f4, low)
+
+
 def exp2(high: float, low: float) -> float:
     """``2 ** (high + low)``: to zero where it underflows, to infinity where it overflows."""
     y = min(max(high, -1022.0), 1023.5)
     whole = nearest_integer(y)
     fraction = (y - whole) + low
     scale = power_of_two(whole)
-    value = fused(scale, fraction * polynomial_of(fraction, EXP2), scale)
+    value = fused(scale, exp2_fraction(fraction), scale)
     return 0.0 if high < -1022.0 else math.inf if high >= 1023.5 else value
 
 
@@ -244,14 +255,14 @@ def pair_log2(x: Pair) -> Pair:
 
 
 def mix(start: float, end: float, to: float) -> float:
-    """From ``start`` to ``end``, by weight."""
-    return fused(end - start, to, start)
+    """From ``start`` to ``end``, by the weight of the latter; exact at both."""
+    return mix_nearer(start, end, min(to, 1.0 - to), to < 0.5)
 
 
 def mix_nearer(start: float, end: float, smaller: float, near_start: bool) -> float:
     """The same from the weight of the farther end."""
     near, far = (start, end) if near_start else (end, start)
-    return mix(near, far, smaller)
+    return fused(far - near, smaller, near)
 
 
 # ---- Legs: from one value to another between two times. ----
@@ -362,14 +373,17 @@ def power_rise(
 
 def power(a: float, b: float, difference: float, p: float, inverse: float) -> float:
     """``(a / b) ** p``; ``difference`` is ``a - b``, ``inverse`` ``1 / b``."""
-    x = a * inverse
-    if p == 2.0:
-        return x * x
-    if p == 3.0:
-        return x * x * x
-    if p == 4.0:
-        return (x * x) * (x * x)
+    if p <= 8.0 and p == nearest_integer(p):
+        return whole_power(a * inverse, int(p))
     return exp2(p * log2_ratio(a, b, difference), 0.0)
+
+
+def whole_power(x: float, p: int) -> float:
+    """``x ** p``, for ``0 < p < 16``."""
+    square = x * x
+    fourth = square * square
+    low = (x if p & 1 else 1.0) * (square if p & 2 else 1.0)
+    return low * ((fourth if p & 4 else 1.0) * (fourth * fourth if p & 8 else 1.0))
 
 
 def logarithmic(
@@ -442,8 +456,8 @@ def damped(
     t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
 ) -> float:
     """Up over ``p`` steps and down over ``q``, the height falling as ``2 ** ((s + u) * t)``."""
-    local = fused(-whole_turns(t, p + q), p + q, t)
-    return mix(start, end, min(local / p, (p + q - local) / q) * exp2(s * t, u * t))
+    height = triangle(t, 0.0, 1.0, steps, p, q, 0.0, s, u, v)
+    return mix(start, end, height * exponential(t, 1.0, 1.0, steps, s, u, v, s, u, v))
 
 
 def exponential(
@@ -725,15 +739,9 @@ def block(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:
     elif code == COSINE_POWER:
         sweep(cosine_power, first, out, scratch, c)
     elif code == POLYNOMIAL:
-        if p == 2.0:  # with the power known, only its own formula is left in the loop
-            sweep(polynomial, first, out, scratch, (start, end, steps, 2.0, q, r, s, u, v))
-        else:
-            sweep(polynomial, first, out, scratch, c)
+        sweep(polynomial, first, out, scratch, c)
     elif code == POWER_RISE:
-        if p == 2.0:
-            sweep(power_rise, first, out, scratch, (start, end, steps, 2.0, q, r, s, u, v))
-        else:
-            sweep(power_rise, first, out, scratch, c)
+        sweep(power_rise, first, out, scratch, c)
     elif code == LOGARITHMIC:
         sweep(logarithmic, first, out, scratch, c)
     elif code == INVERSE_TIME:
@@ -751,7 +759,11 @@ def block(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:
     elif code == HALF_DECAY:
         sweep(half_decay, first, out, scratch, c)
     else:
-        sweep(damped, first, out, scratch, c)
+        decay = scratch[BLOCKS : BLOCKS + len(out)]
+        exponentials(first, decay, scratch, 1.0, s, u, v)
+        legs(leg_of_triangle, first, out, scratch, (0.0, 1.0, steps, p, q, 0.0, s, u, v))
+        for k in range(len(out)):
+            out[k] = mix(start, end, out[k] * decay[k])
 
 
 # ---- Programs: rows of code, next, offset and a curve's nine numbers. ----

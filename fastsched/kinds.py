@@ -221,7 +221,7 @@ class Cosine(Kind):
         start, end, steps = self.start, self.end, int(self.steps)
         if self.cycles == 0.5 and self.exponent == 1.0 != self.k:
             return between("warped_cosine", start, end, steps, self.k, 1.0 / steps)
-        if self.cycles == 0.5 and self.k == 1.0 != self.exponent <= 8.0:  # a larger one amplifies too much
+        if self.cycles == 0.5 and self.k == 1.0 != self.exponent <= 2.0:  # a larger one amplifies too much
             return between("cosine_power", start, end, steps, self.exponent, 1.0 / steps)
         if self.exponent != 1.0 or self.k != 1.0:
             return between("shaped_cosine", start, end, steps, self.cycles, self.exponent, self.k)
