@@ -373,17 +373,23 @@ def power_rise(
 
 def power(a: float, b: float, difference: float, p: float, inverse: float) -> float:
     """``(a / b) ** p``; ``difference`` is ``a - b``, ``inverse`` ``1 / b``."""
-    if p <= 8.0 and p == nearest_integer(p):
-        return whole_power(a * inverse, int(p))
-    return exp2(p * log2_ratio(a, b, difference), 0.0)
-
-
-def whole_power(x: float, p: int) -> float:
-    """``x ** p``, for ``0 < p < 16``."""
+    x = a * inverse
     square = x * x
-    fourth = square * square
-    low = (x if p & 1 else 1.0) * (square if p & 2 else 1.0)
-    return low * ((fourth if p & 4 else 1.0) * (fourth * fourth if p & 8 else 1.0))
+    if p == 2.0:
+        return square
+    if p == 3.0:
+        return square * x
+    if p == 4.0:
+        return square * square
+    if p == 5.0:
+        return (square * square) * x
+    if p == 6.0:
+        return (square * square) * square
+    if p == 7.0:
+        return (square * square) * (square * x)
+    if p == 8.0:
+        return (square * square) * (square * square)
+    return exp2(p * log2_ratio(a, b, difference), 0.0)
 
 
 def logarithmic(
