@@ -121,7 +121,8 @@ FASTSCHED_SHARED Power2 exp2_parts_falling(Pair y) {
 // Underflow goes to zero, overflow to infinity.
 FASTSCHED_SHARED Power2 exp2_parts(Pair y) {
   const double low_end = -1022.0, high_end = 1023.5;
-  const bool under = y.high<low_end, over = y.high> high_end;
+  const bool under = y.high < low_end;
+  const bool over = y.high >= high_end;  // it would round to 1024
   const double high = choose(under, low_end, choose(over, high_end, y.high));
   const Power2 power = exp2_parts_in_range({high, y.low});
   return {choose(under, 0.0, power.scale), choose(over, 0x1p1000, choose(under, 0.0, power.fraction))};

@@ -67,6 +67,15 @@ def nearest_exponent(x: float) -> Any:
     return from_bits(exponent | 0x4330000000000000) - (curves.TWO_52 + 1023.0)
 
 
+def _compiled(function: Any, cache: bool, inline: bool) -> Any:
+    """The compiled function; not cached where no directory can be written, which Numba takes for an error."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline": inline}
+    try:
+        return numba.njit(cache=cache, **options)(function)
+    except RuntimeError:
+        return numba.njit(**options)(function)
+
+
 def _compiled_curves() -> Any:
     """A second copy of the module, each of its functions replaced by its compiled self.
 
@@ -82,9 +91,7 @@ def _compiled_curves() -> Any:
     replaced: dict[str, Any] = {"fused": fused}
     for name, function in {**vars(module), "power_of_two": power_of_two, "nearest_exponent": nearest_exponent}.items():
         if isinstance(function, types.FunctionType) and name not in replaced:
-            entry, called = name in module.ENTRIES, name in module.CALLED
-            compile_ = numba.njit(cache=entry, nogil=True, error_model="numpy", forceinline=not entry and not called)
-            replaced[name] = compile_(function)
+            replaced[name] = _compiled(function, name in module.ENTRIES, name not in module.ENTRIES + module.CALLED)
     vars(module).update(replaced)
     return module
 

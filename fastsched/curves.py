@@ -341,7 +341,7 @@ def warped_cosine(
     t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
 ) -> float:
     """Half a period of a cosine over ``(t / steps) ** p``."""
-    x = power(max(t, 1e-280), steps, t - steps, p, q) if t > 0.0 else 0.0
+    x = power(max(t, 1e-280), steps, t - steps, p) if t > 0.0 else 0.0
     nearer = min(x, 1.0 - x)
     return mix_nearer(start, end, haversine(nearer * nearer), x < 0.5)
 
@@ -361,35 +361,46 @@ def polynomial(
     t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
 ) -> float:
     """``(1 - t / steps) ** p``."""
-    return mix(end, start, power(steps - t, steps, -t, p, q))
+    if is_small(p):
+        return small_polynomial(t, start, end, steps, p, q)
+    return mix(end, start, power(steps - t, steps, -t, p))
 
 
 def power_rise(
     t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
 ) -> float:
     """``(t / steps) ** p``."""
-    return mix(start, end, power(max(t, 1e-280), steps, t - steps, p, q) if t > 0.0 else 0.0)
+    if is_small(p):
+        return small_power_rise(t, start, end, p, q)
+    return mix(start, end, power(max(t, 1e-280), steps, t - steps, p) if t > 0.0 else 0.0)
 
 
-def power(a: float, b: float, difference: float, p: float, inverse: float) -> float:
-    """``(a / b) ** p``; ``difference`` is ``a - b``, ``inverse`` ``1 / b``."""
-    x = a * inverse
-    square = x * x
-    if p == 2.0:
-        return square
-    if p == 3.0:
-        return square * x
-    if p == 4.0:
-        return square * square
-    if p == 5.0:
-        return (square * square) * x
-    if p == 6.0:
-        return (square * square) * square
-    if p == 7.0:
-        return (square * square) * (square * x)
-    if p == 8.0:
-        return (square * square) * (square * square)
+def power(a: float, b: float, difference: float, p: float) -> float:
+    """``(a / b) ** p``; ``difference`` is ``a - b``."""
     return exp2(p * log2_ratio(a, b, difference), 0.0)
+
+
+def is_small(p: float) -> bool:
+    """Whether a few multiplications do."""
+    return p <= 8.0 and p == nearest_integer(p)
+
+
+def small_polynomial(t: float, start: float, end: float, steps: float, p: float, q: float) -> float:
+    """``(1 - t / steps) ** p``."""
+    return mix(end, start, small_power((steps - t) * q, int(p)))
+
+
+def small_power_rise(t: float, start: float, end: float, p: float, q: float) -> float:
+    """``(t / steps) ** p``."""
+    return mix(start, end, small_power(t * q, int(p)))
+
+
+def small_power(x: float, p: int) -> float:
+    """``x ** p``, for ``1 <= p <= 8``."""
+    square = x * x
+    fourth = square * square
+    low = (x if p & 1 else 1.0) * (square if p & 2 else 1.0)
+    return low * ((fourth if p & 4 else 1.0) * (fourth * fourth if p & 8 else 1.0))
 
 
 def logarithmic(
@@ -744,6 +755,10 @@ def block(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:
         sweep(warped_cosine, first, out, scratch, c)
     elif code == COSINE_POWER:
         sweep(cosine_power, first, out, scratch, c)
+    elif code == POLYNOMIAL and is_small(p):
+        sweep(small_polynomial, first, out, scratch, (start, end, steps, p, q))
+    elif code == POWER_RISE and is_small(p):
+        sweep(small_power_rise, first, out, scratch, (start, end, p, q))
     elif code == POLYNOMIAL:
         sweep(polynomial, first, out, scratch, c)
     elif code == POWER_RISE:

@@ -767,6 +767,7 @@ def test_bits_tell_signed_zeros_apart():
     [
         (fs.Exponential(gamma=2.0), 1024, math.inf),
         (fs.Exponential(gamma=2.0), 10**9, math.inf),
+        (fs.Exponential(gamma=2**3.998046875), 256, math.inf),  # an exponent of 1023.5
         (fs.Exponential(-1.0, rate=-1.0), 800, -math.inf),
         (fs.StepDecay(gamma=2.0, every=1), 5000, math.inf),
         (fs.Exponential(gamma=0.5, every=1e-300), 3, 0.0),
