@@ -8,6 +8,7 @@
 // NVRTC brings no standard headers; these are the widths that every CUDA target has.
 namespace std {
 using int32_t = int;
+using uint16_t = unsigned short;
 using uint32_t = unsigned int;
 using int64_t = long long;
 using uint64_t = unsigned long long;
@@ -76,11 +77,38 @@ FASTSCHED_SHARED double from_bits(std::uint64_t bits) {
 #endif
 }
 
+FASTSCHED_SHARED double infinity() { return from_bits(0x7ff0000000000000u); }
+
+FASTSCHED_SHARED std::uint32_t bits_of(float a) {
+#if defined(__CUDACC_RTC__)
+  return __float_as_uint(a);
+#else
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &a, sizeof bits);
+  return bits;
+#endif
+}
+
+FASTSCHED_SHARED float float_from_bits(std::uint32_t bits) {
+#if defined(__CUDACC_RTC__)
+  return __uint_as_float(bits);
+#else
+  float a;
+  __builtin_memcpy(&a, &bits, sizeof a);
+  return a;
+#endif
+}
+
 // first ? a : b without a branch. Written as ?:, the compiler follows each outcome on its own and computes a
 // whole polynomial twice (a cosine table took 1.9 times as long).
 FASTSCHED_SHARED double choose(bool first, double a, double b) {
   const std::uint64_t mask = std::uint64_t{0} - static_cast<std::uint64_t>(first);
   return from_bits((bits_of(a) & mask) | (bits_of(b) & ~mask));
+}
+
+FASTSCHED_SHARED float choose(bool first, float a, float b) {
+  const std::uint32_t mask = std::uint32_t{0} - static_cast<std::uint32_t>(first);
+  return float_from_bits((bits_of(a) & mask) | (bits_of(b) & ~mask));
 }
 
 }  // namespace fastsched

@@ -15,11 +15,29 @@ extern "C" __global__ void table(const Instruction* code, long long size, double
   const Program program = {{code, size}};
   if (i < n) out[i] = value(program, first + i) * power(0.999, first + i);
 }}
-extern "C" __global__ void step(AdamWork work) {{
+template <class Real>
+__device__ void update(const TensorUpdate& work, long long i) {{
+  Real* row[operands];
+  for (int o = param; o < operands; ++o) row[o] = reinterpret_cast<Real*>(work.at[o]) + i;
+  switch (work.rule) {{
+    case Rule::adam:
+      return adam<true, false>(adam_rule<Real>(work.numbers), *row[grad], *row[param], *row[first], *row[second],
+                               *row[top]);
+    case Rule::sgd: return sgd<true>(sgd_rule<Real>(work.numbers), *row[grad], *row[param], *row[first]);
+    case Rule::lion: return lion(lion_rule<Real>(work.numbers), *row[grad], *row[param], *row[first]);
+    case Rule::none: return;
+  }}
+}}
+extern "C" __global__ void step(TensorUpdate work) {{
   const long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
   if (i >= work.count) return;
-  adamw<true>(work.rule, work.at[grad][i], work.at[param][i], work.at[exp_avg][i], work.at[exp_avg_sq][i],
-              work.at[max_exp_avg_sq][i]);
+  is_double(work) ? update<double>(work, i) : update<float>(work, i);
+}}
+extern "C" __global__ void formats(const Bfloat16* brain, const Float16* half, Bfloat16* out, Float16* half_out,
+                                   Stream stream) {{
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  out[i] = upper_half(rounded_at_random(widened(brain[i]), random_bits(stream_part(stream, 0), i)));
+  narrow(widened(half[i]) * 2.0f, half_out[i]);
 }}
 """
 

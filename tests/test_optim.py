@@ -431,11 +431,9 @@ def test_a_group_with_a_bad_lr_is_refused_and_not_added(lr):
     assert len(opt.param_groups) == 2
 
 
-@pytest.mark.parametrize("name", ["weight_decay", "eps", "betas"])
-def test_a_schedule_where_only_numbers_are_served_is_refused(name):
-    value = (COSINE, 0.9) if name == "betas" else COSINE
-    with pytest.raises(TypeError, match=f"AdamW: {name} must be a number, got a Schedule"):
-        fs.optim.AdamW(params_of([(3,)]), **{name: value})
+def test_a_schedule_where_only_numbers_are_served_is_refused():
+    with pytest.raises(TypeError, match="AdamW: eps must be a number, got a Schedule"):
+        fs.optim.AdamW(params_of([(3,)]), eps=COSINE)
 
 
 def test_scale_lr_without_schedule_scales_the_groups_lr():

@@ -14,7 +14,7 @@ struct Version {
 };
 
 enum DeviceType : std::int32_t { cpu = 1 };
-enum TypeCode : std::uint8_t { floating = 2 };
+enum TypeCode : std::uint8_t { floating = 2, brain_floating = 4, complex_floating = 5 };
 
 struct Device {
   std::int32_t type, index;

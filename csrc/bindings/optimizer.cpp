@@ -2,12 +2,14 @@
 // what it cannot trust, and hands plain memory to the fused step. Nothing is changed before everything was
 // checked.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -15,9 +17,11 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/dlpack.hpp"
+#include "bindings/group.hpp"
+#include "bindings/tensor.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/row.hpp"
-#include "scalar.hpp"
+#include "noise.hpp"
 #include "tensors.hpp"
 
 namespace py = pybind11;
@@ -25,170 +29,59 @@ namespace py = pybind11;
 namespace fastsched {
 namespace {
 
-// Interned once: attribute and key look-ups by identity.
-struct Names {
-  PyObject *betas, *eps, *exp_avg, *exp_avg_sq, *grad, *lr, *max_exp_avg_sq, *maximize, *amsgrad,
-      *param_groups, *params, *state, *step, *weight_decay;
-  PyTypeObject *tensor, *parameter;
-  PyGetSetDef* grad_of;  // torch.Tensor.grad, called without the attribute machinery (25 ns of 125)
+// What weight decay multiplies; see optim.py.
+enum class DecayMode { own, l2, decoupled, composer, timm, cautious };
 
-  Names() {
-    const auto intern = [](const char* text) { return PyUnicode_InternFromString(text); };
-    betas = intern("betas"), eps = intern("eps"), exp_avg = intern("exp_avg"),
-    exp_avg_sq = intern("exp_avg_sq");
-    grad = intern("grad"), lr = intern("lr"), max_exp_avg_sq = intern("max_exp_avg_sq");
-    maximize = intern("maximize"), amsgrad = intern("amsgrad"), param_groups = intern("param_groups");
-    params = intern("params"), state = intern("state"), step = intern("step"),
-    weight_decay = intern("weight_decay");
-    py::module_ torch = py::module_::import("torch");
-    tensor = reinterpret_cast<PyTypeObject*>(py::object(torch.attr("Tensor")).release().ptr());
-    parameter =
-        reinterpret_cast<PyTypeObject*>(py::object(torch.attr("nn").attr("Parameter")).release().ptr());
-    py::object descriptor = torch.attr("Tensor").attr("grad");
-    const bool native = Py_IS_TYPE(descriptor.ptr(), &PyGetSetDescr_Type);
-    grad_of = native ? reinterpret_cast<PyGetSetDescrObject*>(descriptor.ptr())->d_getset : nullptr;
-  }
+// What an optimizer was made with, beside its groups.
+struct Options {
+  Rule rule = Rule::adam;
+  DecayMode decay = DecayMode::own;
+  NormKind norm = NormKind::two;
+  double max_grad_norm = 0;   // 0: no clipping
+  double max_grad_value = 0;  // 0: no clipping
+  bool zero_grads = false, amp = false, ema = false, master_weights = false, stochastic_rounding = false;
+  Format state =
+      Format::float32;  // of the averages, but float64 parameters keep float64 unless it is bfloat16
+  bool state_given = false;
+  std::uint64_t seed = 0;
 };
 
-const Names& names() {
-  static const Names* known =
-      nullptr;  // leaked on purpose: no destructor may run after the interpreter is gone
-  if (known == nullptr) known = new Names();
-  return *known;
-}
+using Mask = unsigned;  // of operands
+constexpr Mask bit(int operand) { return Mask{1} << operand; }
 
-py::object checked(PyObject* object) {
-  if (object == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(object);
-}
-
-// Borrowed; null where the key is absent.
-PyObject* item(PyObject* dict, PyObject* key) {
-  PyObject* value = PyDict_GetItemWithError(dict, key);
-  if (value == nullptr && PyErr_Occurred()) throw py::error_already_set();
-  return value;
-}
-
-// Says whether a dict may have changed since `mark`. Until Python 3.11 every change of any dict takes a new
-// number from one counter (PEP 509), so that an equal number means an untouched dict; later versions always
-// answer "perhaps".
-class Watched {
-public:
-  void mark(py::object dict) {
-    dict_ = std::move(dict);
-    version_ = version();
+PyObject* state_key(Rule rule, int operand) {
+  switch (operand) {
+    case first:
+      return rule == Rule::sgd ? names().momentum_buffer : names().exp_avg;
+    case second:
+      return names().exp_avg_sq;
+    case top:
+      return names().max_exp_avg_sq;
+    case ema:
+      return names().ema;
+    default:
+      return names().master_param;
   }
-  void mark() { version_ = version(); }
-  void watch(py::object dict) {  // not looked at yet
-    dict_ = std::move(dict);
-    version_ = 0;
-  }
-  void forget() { version_ = 0; }
-  bool is(PyObject* other) const { return dict_.ptr() == other; }
-  PyObject* get() const { return dict_.ptr(); }
-  bool unchanged() const { return version_ != 0 && version_ == version(); }
-
-private:
-  std::uint64_t version() const {
-#if PY_VERSION_HEX < 0x030C0000
-    return reinterpret_cast<PyDictObject*>(dict_.ptr())->ma_version_tag;
-#else
-    return 0;
-#endif
-  }
-  py::object dict_;
-  std::uint64_t version_ = 0;
-};
-
-// Memory that torch tensors and the engine share: freed when the last of them is gone, and at the same
-// address until then.
-using Memory = std::shared_ptr<char>;
-constexpr std::size_t alignment = 64;
-
-Memory zeros(std::size_t bytes) {
-  char* raw =
-      static_cast<char*>(std::calloc(bytes + alignment, 1));  // fresh pages are zero already: no extra pass
-  if (raw == nullptr) throw std::bad_alloc();
-  const std::size_t shift = alignment - reinterpret_cast<std::uintptr_t>(raw) % alignment;
-  return Memory(raw + shift, [raw](char*) { std::free(raw); });
 }
-
-// A float32 CPU torch tensor over `data` inside `memory`. torch cannot resize its storage, so the address
-// stays good.
-py::object tensor_over(const Memory& memory, float* data, int dims, const std::int64_t* shape,
-                       const std::int64_t* strides) {
-  struct Lease : dlpack::ManagedTensor {
-    Memory memory;
-    std::vector<std::int64_t> sizes;
-  };
-  auto lease = std::make_unique<Lease>();
-  lease->memory = memory;
-  lease->sizes.assign(shape, shape + dims);
-  lease->sizes.insert(lease->sizes.end(), strides, strides + dims);
-  lease->version = {1, 0};
-  lease->context = nullptr;
-  lease->flags = 0;
-  lease->deleter = [](dlpack::ManagedTensor* self) { delete static_cast<Lease*>(self); };
-  lease->tensor = {data,
-                   {dlpack::cpu, 0},
-                   dims,
-                   {dlpack::floating, 32, 1},
-                   lease->sizes.data(),
-                   lease->sizes.data() + dims,
-                   0};
-  void* object = nullptr;
-  if (dlpack::exchange().object_from_managed(lease.get(), &object) != 0) throw py::error_already_set();
-  lease.release();
-  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
-}
-
-// Strides of dimensions of length 1 say nothing.
-bool same_strides(int dims, const std::int64_t* shape, const std::int64_t* a, const std::int64_t* b) {
-  for (int d = 0; d < dims; ++d) {
-    if (a[d] != b[d] && shape[d] > 1) return false;
-  }
-  return true;
-}
-
-enum class Overlap { dense, gaps, overlapping };
-
-// dense: every address of one block is used once, in some order of the dimensions.
-Overlap overlap(int dims, const std::int64_t* shape, const std::int64_t* strides) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> order;  // stride, length
-  for (int d = 0; d < dims; ++d) {
-    if (shape[d] == 0) return Overlap::dense;
-    if (shape[d] > 1) order.emplace_back(strides[d], shape[d]);
-  }
-  std::sort(order.begin(), order.end());
-  std::int64_t span = 1;  // elements reached so far
-  bool gaps = false;
-  for (const auto& [stride, length] : order) {
-    if (stride < span) return Overlap::overlapping;
-    gaps |= stride > span;
-    span = stride * (length - 1) + span;
-  }
-  return gaps ? Overlap::gaps : Overlap::dense;
-}
-
-struct Group {
-  Watched dict;
-  py::object params;              // the list
-  PyObject* lr_object = nullptr;  // borrowed from the dict; only valid while the dict is unchanged
-  py::object written;             // the float that write_lr left there
-  bool reread = false;  // a hyperparameter is no plain number: its value may change while the dict does not
-  AdamWNumbers numbers{};
-  bool amsgrad = false;
-  std::size_t end = 0;  // its parameters end here in Engine::params_
-};
 
 // The tensors of state[p] that this engine owns.
 struct State {
   Memory memory;
   py::object step_tensor, tensors[operands];
   float* step = nullptr;  // null: not bound. float32, as torch has it
-  float* at[operands] = {};
-  std::int64_t steps = 0;                    // the same, exact past 2**24
-  std::vector<std::int64_t> shape, strides;  // strides are dense
+  char* at[operands] = {};
+  Format format[operands] = {};
+  Mask held = 0;
+  std::int64_t steps = 0;  // the same, exact past 2**24
+  bool complex = false;
+  std::vector<std::int64_t> shape, strides;                              // strides are dense
+  bool fresh_momentum = false, fresh_ema = false, fresh_master = false;  // hold nothing yet
+
+  std::int64_t count() const {
+    std::int64_t elements = 1;
+    for (const std::int64_t length : shape) elements *= length;
+    return elements;
+  }
 };
 
 struct Param {
@@ -216,43 +109,72 @@ private:
   bool& flag_;
 };
 
-std::string type_of(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+// Python's cyclic garbage collector rests meanwhile. It would walk all objects again and again while
+// thousands are made that stay (two thirds of a first step of 10,000 parameters), and run code of others
+// between them.
+class GarbagePause {
+public:
+  GarbagePause() : was_on_(PyGC_Disable() != 0) {}
+  ~GarbagePause() {
+    if (was_on_) PyGC_Enable();
+  }
+  GarbagePause(const GarbagePause&) = delete;
+  GarbagePause& operator=(const GarbagePause&) = delete;
+
+private:
+  bool was_on_;
+};
 
 class Engine : public Zeroed {
 public:
-  // One update of every parameter that has a gradient. `owner` is the torch optimizer.
-  void step(py::handle owner) {
+  Engine() = default;
+  explicit Engine(const Options& options) : options_(options) {}
+
+  // One update of every parameter that has a gradient. `owner` is the torch optimizer; `given_norm` a number
+  // that stands for the gradients' norm, or None.
+  void step(py::handle owner, const py::object& given_norm) {
     const Busy busy(busy_);
-    const Release release{grads_};
-    refresh(owner);
-    if (row_ && row_.cast<const RowObject&>().groups() != groups_.size()) {
-      throw py::value_error("step: param_groups has " + std::to_string(groups_.size()) +
-                            " groups, the schedule another number; add groups with add_param_group()");
+    const Release release{grads_, negated_};
+    require_weights(owner);
+    if (!given_norm.is_none() && options_.max_grad_norm == 0) {
+      throw py::value_error(type_of(owner) +
+                            ": step: grad_norm is what max_grad_norm compares with; set max_grad_norm too");
     }
-    find_grads();
-    collect(owner);
-    if (work_.empty()) return;
-    const bool probe = is_checkpoint_probe();
-    if (create_state()) collect(owner);  // making dicts may have run code: the addresses are read again
-    if (probe) return;
-    prepare();
-    {
-      const int count = threads();
-      py::gil_scoped_release unlocked;
-      instruction_set().step.adamw(work_.data(), static_cast<std::int64_t>(work_.size()), count);
+    begin(owner);
+    for (std::size_t index = 0; index < params_.size(); ++index) find_grad(index);
+    if (update(owner, given_norm)) advance();
+  }
+
+  // One update of params_[index] alone, at the same position: an optimizer in the backward pass. True where
+  // there was a gradient.
+  bool step_one(py::handle owner, py::handle param, std::size_t index) {
+    const Busy busy(busy_);
+    const Release release{grads_, negated_};
+    require_weights(owner);
+    begin(owner);
+    const auto is_it = [&](const Param& p) { return p.object.is(param); };
+    if (index >= params_.size() || !is_it(params_[index])) {
+      const auto found = std::find_if(params_.begin(), params_.end(), is_it);
+      if (found == params_.end())
+        throw py::value_error("step: a parameter with a hook is in no group any more");
+      index = static_cast<std::size_t>(found - params_.begin());
     }
-    for (const std::size_t index : todo_) {
-      State& state = params_[index].state;
-      *state.step = static_cast<float>(++state.steps);
-    }
-    ++position_;
-    write_lrs(false);
+    find_grad(index);
+    return update(owner, py::none());
+  }
+
+  // Ends an update that step_one() made parameter by parameter.
+  void finish(py::handle owner) {
+    const Busy busy(busy_);
+    refresh_groups(owner);
+    advance();
   }
 
   // Binds whatever state[p] holds; returns the largest step found there.
   std::int64_t bind(py::handle owner) {
     const Busy busy(busy_);
-    refresh(owner);
+    refresh_groups(owner);
+    refresh_state(owner);
     std::int64_t most = 0;
     for (const Param& p : params_) {
       if (p.state.step != nullptr) most = std::max(most, p.state.steps);
@@ -261,34 +183,132 @@ public:
   }
 
   std::int64_t position() const { return position_; }
+  std::int64_t skipped() const { return skipped_; }
+  std::optional<double> grad_norm() const { return grad_norm_; }
 
-  // Takes `row` and moves to update `position`: every group["lr"] becomes what that update will use, but with
-  // `keep_written` for those into which somebody wrote.
-  void move_to(py::handle owner, std::int64_t position, py::object row, bool keep_written) {
+  // The weights are not the optimizer's own (averages stand in their place): no step until they are.
+  bool lent() const { return lent_; }
+  void set_lent(bool lent) { lent_ = lent; }
+
+  // Tensors whose averages move with the weights': pairs of (tensor, its average). fresh: the averages hold
+  // nothing yet, and start as the tensors.
+  void average(const std::vector<std::pair<py::object, py::object>>& buffers, bool fresh) {
+    buffers_ = buffers;
+    fresh_buffers_ = fresh;
+  }
+
+  // Takes the rows of what is scheduled and moves to update `position`: every group holds what that update
+  // will use, but with `keep_written` not where somebody wrote another value. `bases` is a number per group
+  // that weight decay is measured against (see DecayMode), or empty.
+  void move_to(py::handle owner, std::int64_t position, const py::dict& rows, std::vector<double> bases,
+               bool keep_written) {
     const Busy busy(busy_);
     if (position < 0 || position > (std::int64_t{1} << 53))
       throw py::value_error("move_to: position must be in 0..2**53");
-    if (!row.is_none() && !py::isinstance<RowObject>(row)) {
-      throw py::type_error("move_to: row must be a Row or None, got " + type_of(row));
-    }
     refresh_groups(owner);
-    if (!row.is_none() && row.cast<const RowObject&>().groups() != groups_.size()) {
-      throw py::value_error("move_to: the row must have one entry per group");
+    py::object taken[hypers], ema_row;
+    for (const auto& [name, row] : rows) {
+      const std::string key = py::str(name);
+      if (!py::isinstance<RowObject>(row)) {
+        throw py::type_error("move_to: rows must hold Rows, got " + type_of(row));
+      }
+      const bool is_ema = key == "ema_decay";
+      const auto hyper = std::find(hyper_names, hyper_names + hypers, key) - hyper_names;
+      if (!is_ema && (hyper == hypers || !has(options_.rule, static_cast<int>(hyper)))) {
+        throw py::value_error("move_to: no hyperparameter is called " + key);
+      }
+      if (row.cast<const RowObject&>().groups() != (is_ema ? 1 : groups_.size())) {
+        throw py::value_error("move_to: a row must have one entry per group");
+      }
+      (is_ema ? ema_row : taken[hyper]) = py::reinterpret_borrow<py::object>(row);
     }
-    row_ = row.is_none() ? py::object() : std::move(row);
+    if (!bases.empty() && bases.size() != groups_.size()) {
+      throw py::value_error("move_to: bases must have one entry per group");
+    }
+    std::move(taken, taken + hypers, rows_);
+    ema_row_ = std::move(ema_row);
+    bases_ = std::move(bases);
     position_ = position;
-    write_lrs(keep_written);
+    write_scheduled(keep_written);
   }
 
 private:
   struct Release {
-    std::vector<py::object>& objects;
-    ~Release() { objects.clear(); }
+    std::vector<py::object>&a, &b;
+    ~Release() { a.clear(), b.clear(); }
   };
 
-  void refresh(py::handle owner) {
+  void require_weights(py::handle owner) const {
+    if (!lent_) return;
+    throw std::runtime_error(type_of(owner) +
+                             ": step: inside ema() the weights are averages; leave it first");
+  }
+
+  void begin(py::handle owner) {
     refresh_groups(owner);
     refresh_state(owner);
+    for (const py::object& row : rows_) {
+      if (row && row.cast<const RowObject&>().groups() != groups_.size()) {
+        throw py::value_error("step: param_groups has " + std::to_string(groups_.size()) +
+                              " groups, the schedule another number; add groups with add_param_group()");
+      }
+    }
+    todo_.clear();
+  }
+
+  // The update of what find_grad() found; true where one was made.
+  bool update(py::handle owner, const py::object& given_norm) {
+    const double ema_decay = options_.ema ? current_ema_decay(owner) : 1;
+    Scaling scaling = read_scaling(owner);
+    collect(owner);
+    if (work_.empty()) return false;
+    const double given = given_norm.is_none() ? 0 : read_norm(owner, given_norm);
+    if (!given_norm.is_none()) collect(owner);  // reading a number may have run code
+    if (!given_norm.is_none() || options_.max_grad_norm > 0 || options_.amp) {
+      const double norm = given_norm.is_none() ? measured_norm() * scaling.unscale : given;
+      grad_norm_ = norm;
+      if (!std::isfinite(norm)) {
+        scaling.found_inf = true;
+      } else if (options_.max_grad_norm > 0) {
+        scaling.clip = std::min(1.0, options_.max_grad_norm / (norm + 1e-6));
+      }
+    }
+    if (scaling.found_inf) {
+      ++skipped_;
+      if (options_.zero_grads) run_zeroing();
+      return false;
+    }
+    const bool probe = is_checkpoint_probe();
+    if (create_state()) collect(owner);  // making dicts may have run code: the addresses are read again
+    prepare(scaling, ema_decay);
+    if (probe) {  // only what starts as the weights is filled
+      for (TensorUpdate& update : work_) {
+        update.rule = Rule::none;
+        update.numbers.ema = 1;
+        update.zero_grad = false;
+      }
+    } else {
+      collect_buffers(owner, ema_decay);
+    }
+    run();
+    for (const std::size_t index : todo_) {
+      State& state = params_[index].state;
+      state.fresh_ema = state.fresh_master = false;
+      if (probe) continue;
+      state.fresh_momentum = state.fresh_momentum && group_of(index).value[momentum] == 0;
+      *state.step = static_cast<float>(++state.steps);
+    }
+    if (probe) return false;
+    fresh_buffers_ = false;
+    if (options_.zero_grads) {
+      zero_late_ ? run_zeroing() : zero_negated();
+    }
+    return true;
+  }
+
+  void advance() {
+    ++position_;
+    write_scheduled(false);
   }
 
   // ---- groups and parameters
@@ -302,74 +322,9 @@ private:
       if (static_cast<std::size_t>(PyList_GET_SIZE(list.ptr())) != count) {
         throw std::runtime_error("param_groups: changed while it was read");
       }
-      Group& group = groups_[i];
-      PyObject* dict = PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
-      if (!group.dict.is(dict) || !group.dict.unchanged() || group.reread) {
-        read(group, dict, i);
-      } else {
-        group.numbers.lr =
-            PyFloat_AsDouble(group.lr_object);  // another optimizer with this dict may have written in place
-      }
+      groups_[i].refresh(PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i)), i, options_.rule);
     }
     if (!same_params()) read_params();
-  }
-
-  // Numbers may be any object with __float__, whose code may do anything to the groups: hence owned
-  // references here.
-  static double number(const py::object& value, const char* name, std::size_t group, bool& reread) {
-    if (value && PyFloat_CheckExact(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
-    const double result = value ? PyFloat_AsDouble(value.ptr()) : -1.0;
-    if (!value || (result == -1.0 && PyErr_Occurred())) {
-      PyErr_Clear();
-      const std::string index = std::to_string(group);
-      throw py::type_error("group " + index + ": " + name + " must be a number, got " +
-                           (value ? type_of(value) : "nothing") + "; write one into param_groups[" + index +
-                           "]['" + name + "']");
-    }
-    reread |= !PyLong_CheckExact(value.ptr());
-    return result;
-  }
-
-  static bool truth(const py::object& value) {
-    const int result = value ? PyObject_IsTrue(value.ptr()) : 0;
-    if (result < 0) throw py::error_already_set();
-    return result != 0;
-  }
-
-  static void read(Group& group, PyObject* dict, std::size_t index) {
-    if (!PyDict_Check(dict)) {
-      throw py::type_error("param_groups[" + std::to_string(index) + "]: must be a dict, got " +
-                           type_of(dict));
-    }
-    if (!group.dict.is(dict)) group.written = py::object();
-    group.dict.mark(py::reinterpret_borrow<py::object>(dict));
-    group.reread = true;  // stays so if something below is refused
-    const auto get = [&](PyObject* key) { return py::reinterpret_borrow<py::object>(item(dict, key)); };
-    const auto refuse = [&](const std::string& rule, const py::object& received) {
-      throw py::type_error("group " + std::to_string(index) + ": " + rule + ", got " +
-                           (received ? type_of(received) : "nothing"));
-    };
-    group.params = get(names().params);
-    if (!group.params || !PyList_Check(group.params.ptr())) {
-      const py::object params = std::move(group.params);
-      group.params = py::list();
-      refuse("params must be a list", params);
-    }
-    const py::object betas = get(names().betas);
-    if (!betas || !(PyTuple_Check(betas.ptr()) || PyList_Check(betas.ptr())))
-      refuse("betas must be two numbers", betas);
-    const py::tuple pair(betas);  // a list may change while its numbers are read
-    if (pair.size() != 2) refuse("betas must be two numbers", betas);
-    bool reread = !PyTuple_CheckExact(betas.ptr());
-    group.numbers.beta1 = number(pair[0], "betas", index, reread);
-    group.numbers.beta2 = number(pair[1], "betas", index, reread);
-    group.numbers.eps = number(get(names().eps), "eps", index, reread);
-    group.numbers.weight_decay = number(get(names().weight_decay), "weight_decay", index, reread);
-    group.numbers.lr = number(get(names().lr), "lr", index, reread);
-    group.numbers.maximize = truth(get(names().maximize));
-    group.amsgrad = truth(get(names().amsgrad));
-    group.lr_object = item(dict, names().lr);
-    group.reread = reread;
   }
 
   // The lists may have been edited in place (FSDP2's preparation does), so every parameter is compared.
@@ -392,23 +347,44 @@ private:
       if (!p.repeated) known.emplace(p.object.ptr(), std::move(p));
     }
     params_.clear();
+    group_of_.clear();
     state_map_ = Watched();
     std::unordered_set<PyObject*> seen;
-    for (Group& group : groups_) {
-      PyObject* list = group.params.ptr();
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      PyObject* list = groups_[g].params.ptr();
       for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
         const py::object object = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(list, i));
         const auto found = known.find(object.ptr());
-        const bool first = seen.insert(object.ptr()).second;
-        params_.push_back(first && found != known.end() ? std::move(found->second) : Param());
+        const bool is_first = seen.insert(object.ptr()).second;
+        params_.push_back(is_first && found != known.end() ? std::move(found->second) : Param());
         params_.back().object = object;
-        params_.back().repeated = !first;
+        params_.back().repeated = !is_first;
+        group_of_.push_back(g);
       }
-      group.end = params_.size();
+      groups_[g].end = params_.size();
     }
   }
 
+  const Group& group_of(std::size_t param) const { return groups_[group_of_[param]]; }
+
   // ---- state
+
+  // What the rule of a group needs beside parameter and gradient, but for the master, which depends on the
+  // parameter.
+  Mask needed(const Group& group) const {
+    Mask mask = options_.ema ? bit(ema) : 0;
+    if (options_.rule == Rule::adam) {
+      mask |= bit(first) | bit(second) | (group.amsgrad ? bit(top) : 0);
+    } else if (options_.rule == Rule::lion || group.value[momentum] != 0) {
+      mask |= bit(first);
+    }
+    return mask;
+  }
+
+  Mask needed(const Group& group, Format of_param) const {
+    const bool half = of_param == Format::bfloat16 || of_param == Format::float16;
+    return needed(group) | (half && options_.master_weights ? bit(master) : 0);
+  }
 
   void refresh_state(py::handle owner) {
     py::object map = checked(PyObject_GetAttr(owner.ptr(), names().state));
@@ -417,12 +393,13 @@ private:
     state_map_.forget();
     std::size_t index = 0;
     for (const Group& group : groups_) {
+      const Mask mask = needed(group);
       for (; index < group.end; ++index) {
         Param& p = params_[index];
         if (!same && !p.repeated) find_state(p, map.ptr());
         if (p.dict.get() == nullptr) continue;
-        if (!p.dict.unchanged() || group.amsgrad != (p.state.at[max_exp_avg_sq] != nullptr)) {
-          take_over(owner, p, group.amsgrad);
+        if (!p.dict.unchanged() || (mask & ~p.state.held) != 0) {
+          take_over(owner, p, group);
         } else if (static_cast<float>(p.state.steps) != *p.state.step) {
           read_steps(p);  // somebody wrote into the tensor
         }
@@ -443,24 +420,30 @@ private:
 
   // Binds p to a state[p] that may be new. Tensors that are not the engine's own (loaded, copied, assigned)
   // are copied into memory that is, under the same keys, because memory of torch's can move or vanish between
-  // two steps.
-  void take_over(py::handle owner, Param& p, bool amsgrad) {
+  // two steps. What is missing there starts as at a first update.
+  void take_over(py::handle owner, Param& p, const Group& group) {
     PyObject* dict = p.dict.get();
     if (PyDict_Size(dict) == 0) {
       p.state = State();
       return;
     }
-    if (!holds_own(p, amsgrad)) {
+    View view;
+    if (!read_view(p.object.ptr(), view)) refuse(owner, p, py::none());
+    const Mask mask = needed(group, view.format);
+    if (!holds_own(p, mask)) {
       State fresh;
-      dlpack::Tensor view;
-      if (!read_tensor(p.object.ptr(), view) || !take_layout(fresh, view)) refuse(owner, p, py::none());
-      allocate({&fresh}, {amsgrad});
+      if (!take_layout(fresh, view)) refuse(owner, p, py::none());
+      take_formats(fresh, view.format, mask);
+      allocate({&fresh});
+      const auto missing = [&](PyObject* key) {
+        PyObject* held = item(dict, key);
+        return held == nullptr || held == Py_None;
+      };
+      fresh.fresh_momentum = options_.rule == Rule::sgd && missing(names().momentum_buffer);
+      fresh.fresh_ema = missing(names().ema);
+      fresh.fresh_master = missing(names().master_param);
       owner.attr("_fill_state")(p.object, py::handle(dict), as_dict(fresh));
       p.state = std::move(fresh);
-    }
-    if (!amsgrad) {  // left in the dict, as torch does, but not used
-      p.state.at[max_exp_avg_sq] = nullptr;
-      p.state.tensors[max_exp_avg_sq] = py::object();
     }
     read_steps(p);
     p.dict.mark();
@@ -474,67 +457,84 @@ private:
     p.state.steps = static_cast<std::int64_t>(steps);
   }
 
-  static bool holds_own(const Param& p, bool amsgrad) {
+  bool holds_own(const Param& p, Mask mask) const {
     const State& state = p.state;
-    if (state.step == nullptr || (amsgrad && !state.tensors[max_exp_avg_sq])) return false;
+    if (state.step == nullptr || (mask & ~state.held) != 0) return false;
     PyObject* dict = p.dict.get();
-    return item(dict, names().step) == state.step_tensor.ptr() &&
-           item(dict, names().exp_avg) == state.tensors[exp_avg].ptr() &&
-           item(dict, names().exp_avg_sq) == state.tensors[exp_avg_sq].ptr() &&
-           (!amsgrad || item(dict, names().max_exp_avg_sq) == state.tensors[max_exp_avg_sq].ptr());
+    if (item(dict, names().step) != state.step_tensor.ptr()) return false;
+    for (int o = first; o < operands; ++o) {
+      if ((state.held & bit(o)) != 0 && item(dict, state_key(options_.rule, o)) != state.tensors[o].ptr()) {
+        return false;
+      }
+    }
+    return true;
   }
 
-  // Memory for all of `states`, whose layouts are known: one block, zeroed, shared by torch tensors.
-  static void allocate(const std::vector<State*>& states, const std::vector<bool>& amsgrad) {
-    constexpr std::size_t line = alignment / sizeof(float);
-    const auto padded = [](std::size_t count) { return (count + line - 1) / line * line; };
-    const auto elements = [](const State& state) {
-      std::size_t count = 1;
-      for (const std::int64_t length : state.shape) count *= static_cast<std::size_t>(length);
-      return count;
+  void take_formats(State& state, Format of_param, Mask mask) const {
+    const bool is_double = of_param == Format::float64;
+    const Format average = options_.state_given ? options_.state
+                           : is_double          ? Format::float64
+                                                : Format::float32;
+    state.format[first] = state.format[second] = state.format[top] = average;
+    state.format[ema] = is_double ? Format::float64 : Format::float32;
+    state.format[master] = Format::float32;
+    state.held = mask;
+  }
+
+  // Memory for all of `states`, whose layouts and formats are known: one block, zeroed, shared by torch
+  // tensors.
+  void allocate(const std::vector<State*>& states) const {
+    // An empty tensor takes some too: torch.save refuses two of different dtypes at one address.
+    const auto padded = [](std::int64_t bytes) {
+      return (static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1)) + alignment - 1) / alignment *
+             alignment;
     };
-    std::size_t total = padded(states.size());
-    for (std::size_t i = 0; i < states.size(); ++i)
-      total += (amsgrad[i] ? 3 : 2) * padded(elements(*states[i]));
-    const Memory memory = zeros(total * sizeof(float));
-    float* next = reinterpret_cast<float*>(memory.get());
-    for (State* state : states) state->step = next++;
-    next = reinterpret_cast<float*>(memory.get()) + padded(states.size());
-    for (std::size_t i = 0; i < states.size(); ++i) {
-      State& state = *states[i];
-      state.memory = memory;
-      state.step_tensor = tensor_over(memory, state.step, 0, nullptr, nullptr);
-      for (const int o : {exp_avg, exp_avg_sq, max_exp_avg_sq}) {
-        if (o == max_exp_avg_sq && !amsgrad[i]) continue;
-        state.at[o] = next;
-        state.tensors[o] = tensor_over(memory, next, static_cast<int>(state.shape.size()), state.shape.data(),
-                                       state.strides.data());
-        next += padded(elements(state));
+    const std::size_t of_steps = padded(static_cast<std::int64_t>(states.size() * sizeof(float)));
+    std::size_t total = of_steps;
+    for (const State* state : states) {
+      for (int o = first; o < operands; ++o) {
+        if ((state->held & bit(o)) != 0) total += padded(state->count() * bytes_of(state->format[o]));
+      }
+    }
+    const Memory memory = zeros(total);
+    float* step = reinterpret_cast<float*>(memory.get());
+    char* next = memory.get() + of_steps;
+    for (State* state : states) {
+      state->memory = memory;
+      state->step = step++;
+      state->step_tensor = tensor_over(memory, state->step, Format::float32, false, {}, {});
+      for (int o = first; o < operands; ++o) {
+        if ((state->held & bit(o)) == 0) continue;
+        state->at[o] = next;
+        state->tensors[o] =
+            tensor_over(memory, next, state->format[o], state->complex, state->shape, state->strides);
+        next += padded(state->count() * bytes_of(state->format[o]));
       }
     }
   }
 
-  static py::dict as_dict(const State& state) {
+  py::dict as_dict(const State& state) const {
     py::dict dict;
     dict[names().step] = state.step_tensor;
-    dict[names().exp_avg] = state.tensors[exp_avg];
-    dict[names().exp_avg_sq] = state.tensors[exp_avg_sq];
-    if (state.tensors[max_exp_avg_sq]) dict[names().max_exp_avg_sq] = state.tensors[max_exp_avg_sq];
+    for (int o = first; o < operands; ++o) {
+      if (state.tensors[o]) dict[state_key(options_.rule, o)] = state.tensors[o];
+    }
     return dict;
   }
 
   // State for the parameters that see their first gradient; false where there are none.
   bool create_state() {
     std::vector<State*> states;
-    std::vector<bool> amsgrad;
     for (std::size_t i = 0; i < todo_.size(); ++i) {
       State& state = params_[todo_[i]].state;
       if (state.step != nullptr) continue;
+      take_formats(state, work_[i].format[param], needed(group_of(todo_[i]), work_[i].format[param]));
+      state.fresh_momentum = state.fresh_ema = state.fresh_master = true;
       states.push_back(&state);
-      amsgrad.push_back(groups_[group_of_[i]].amsgrad);
     }
     if (states.empty()) return false;
-    allocate(states, amsgrad);
+    const GarbagePause pause;
+    allocate(states);
     for (const std::size_t index : todo_) {
       Param& p = params_[index];
       if (p.dict.get() != nullptr && PyDict_Size(p.dict.get()) != 0) continue;
@@ -548,42 +548,26 @@ private:
 
   // ---- gradients
 
-  // False where the tensor has no float32 CPU memory that can be trusted. Wrapper subclasses (DTensor,
-  // FakeTensor, functional tensors) come back with a null address and the full shape.
-  static bool read_tensor(PyObject* object, dlpack::Tensor& view) {
-    if (dlpack::exchange().tensor_from_object(object, &view) != 0) {
-      PyErr_Clear();
-      return false;
-    }
-    return view.dtype.code == dlpack::floating && view.dtype.bits == 32 && view.dtype.lanes == 1 &&
-           view.device.type == dlpack::cpu && (view.data != nullptr || view.count() == 0);
-  }
-
   // Gives `state` the shape of `view`, and its strides where they leave no gaps; false where elements
   // overlap.
-  static bool take_layout(State& state, const dlpack::Tensor& view) {
-    state.shape.assign(view.shape, view.shape + view.ndim);
-    state.strides.assign(view.strides, view.strides + view.ndim);
-    const Overlap kind = overlap(view.ndim, view.shape, view.strides);
+  static bool take_layout(State& state, const View& view) {
+    state.shape.assign(view.shape, view.shape + view.dims);
+    state.strides.assign(view.strides, view.strides + view.dims);
+    state.complex = view.complex;
+    const Overlap kind = overlap(view.dims, view.shape, view.strides);
     if (kind == Overlap::gaps) {
       std::int64_t stride = 1;
-      for (int d = view.ndim - 1; d >= 0; --d) {
-        state.strides[d] = stride;
+      for (int d = view.dims - 1; d >= 0; --d) {
+        state.strides[static_cast<std::size_t>(d)] = stride;
         stride *= view.shape[d];
       }
     }
     return kind != Overlap::overlapping;
   }
 
-  static bool same_shape(const State& state, const dlpack::Tensor& view) {
-    return static_cast<std::size_t>(view.ndim) == state.shape.size() &&
+  static bool same_shape(const State& state, const View& view) {
+    return view.complex == state.complex && static_cast<std::size_t>(view.dims) == state.shape.size() &&
            std::equal(state.shape.begin(), state.shape.end(), view.shape);
-  }
-
-  // No subclass, whose attributes and methods may be Python code.
-  static bool is_plain(py::handle tensor) {
-    const PyTypeObject* type = Py_TYPE(tensor.ptr());
-    return type == names().parameter || type == names().tensor;
   }
 
   static py::object grad_of(py::handle param) {
@@ -594,62 +578,102 @@ private:
     return checked(PyObject_GetAttr(param.ptr(), names().grad));
   }
 
-  // The exchange hands out a negated view as if it were a plain one. Asking costs 140 ns, so a gradient that
-  // was asked before is not asked again.
-  static bool is_negative(Param& p, const py::object& grad, const dlpack::Tensor& view) {
-    if (p.plain_grad == grad.ptr() && p.plain_data == view.data) return false;
-    if (grad.attr("is_neg")().cast<bool>()) return true;
+  // The exchange hands out negated and conjugated views as if they were plain. Asking costs 75 ns, so a
+  // gradient that was asked before is not asked again.
+  static bool is_negative(Param& p, const py::object& grad, const View& view) {
+    if (p.plain_grad == grad.ptr() && p.plain_data == view.at) return false;
+    const py::object negative = checked(PyObject_CallOneArg(names().is_neg, grad.ptr()));
+    if (negative.ptr() != Py_False || (view.complex && truth(grad, "is_conj"))) return true;
     p.plain_grad = grad.ptr();
-    p.plain_data = view.data;
+    p.plain_data = view.at;
     return false;
   }
 
-  // Finds every parameter that has a gradient. Subclasses of Tensor may run code of their own here.
-  void find_grads() {
-    todo_.clear();
-    group_of_.clear();
-    std::size_t index = 0;
-    for (std::size_t g = 0; g < groups_.size(); ++g) {
-      for (; index < groups_[g].end; ++index) {
-        if (params_[index].repeated) continue;
-        py::object grad = grad_of(params_[index].object);
-        if (grad.is_none()) continue;
-        if (!is_plain(grad) && grad.attr("is_neg")().cast<bool>()) grad = grad.attr("resolve_neg")();
-        todo_.push_back(index);
-        group_of_.push_back(g);
-        grads_.push_back(std::move(grad));
-      }
-    }
+  static bool truth(const py::object& tensor, const char* method) {
+    return tensor.attr(method)().cast<bool>();
+  }
+
+  // Puts a parameter that has a gradient on the list. Subclasses of Tensor may run code of their own here.
+  void find_grad(std::size_t index) {
+    if (params_[index].repeated) return;
+    py::object grad = grad_of(params_[index].object);
+    if (grad.is_none()) return;
+    if (!is_plain(grad) && (truth(grad, "is_neg") || truth(grad, "is_conj"))) grad = resolved(grad);
+    todo_.push_back(index);
+    grads_.push_back(std::move(grad));
+  }
+
+  py::object resolved(const py::object& grad) {
+    if (options_.zero_grads) negated_.push_back(grad);
+    return grad.attr("resolve_conj")().attr("resolve_neg")();
   }
 
   // Reads those parameters and gradients into work_, and refuses before anything is changed. From here to the
   // update no code but torch's own runs, so the addresses stay good.
   void collect(py::handle owner) {
-    work_.clear();
+    work_.resize(todo_.size());
     strided_.clear();
+    bool stale = false;
+    View to, from;
     for (std::size_t i = 0; i < todo_.size(); ++i) {
       Param& p = params_[todo_[i]];
       py::object& grad = grads_[i];
-      dlpack::Tensor to, from;
-      if (!read_tensor(p.object.ptr(), to) || !read_tensor(grad.ptr(), from)) refuse(owner, p, grad);
+      if (!read_view(p.object.ptr(), to) || !read_view(grad.ptr(), from)) refuse(owner, p, grad);
       if (is_plain(grad) && is_negative(p, grad, from)) {
-        grad = grad.attr("resolve_neg")();
-        if (!read_tensor(grad.ptr(), from)) refuse(owner, p, grad);
+        grad = resolved(grad);
+        if (!read_view(grad.ptr(), from)) refuse(owner, p, grad);
       }
       if (p.state.step == nullptr && !take_layout(p.state, to)) refuse(owner, p, grad);
       if (!same_shape(p.state, to) || !same_shape(p.state, from)) refuse(owner, p, grad);
-      work_.emplace_back();
-      AdamWork& work = work_.back();
-      work.at[param] = reinterpret_cast<float*>(to.address());
-      work.at[fastsched::grad] = reinterpret_cast<float*>(from.address());
-      work.count = to.count();
-      const std::int64_t* strides = p.state.strides.data();
-      if (!same_strides(to.ndim, to.shape, to.strides, strides) ||
-          !same_strides(to.ndim, to.shape, from.strides, strides)) {
-        if (overlap(to.ndim, to.shape, to.strides) == Overlap::overlapping) refuse(owner, p, grad);
-        strided_.emplace_back(i, p.state, to, from);
+      if (p.state.step != nullptr && (needed(group_of(todo_[i]), to.format) & ~p.state.held) != 0) {
+        p.dict.forget();  // another dtype than before
+        stale = true;
       }
+      TensorUpdate& update = work_[i];  // prepare() fills in the rest
+      update.at[param] = to.at;
+      update.format[param] = to.format;
+      update.at[fastsched::grad] = from.at;
+      update.format[fastsched::grad] = from.format;
+      update.count = to.count;
+      update.strided = nullptr;
+      const std::int64_t* strides = p.state.strides.data();
+      if (!same_strides(to.dims, to.shape, to.strides, strides) ||
+          !same_strides(to.dims, to.shape, from.strides, strides)) {
+        if (overlap(to.dims, to.shape, to.strides) == Overlap::overlapping) refuse(owner, p, grad);
+        strided_.emplace_back(i, to, from.strides, strides);
+      }
+      if (options_.zero_grads) note_extent(i, from);
     }
+    for (Layout& layout : strided_) work_[layout.work].strided = layout.strided();
+    if (options_.zero_grads) find_shared_grads();
+    if (stale) {
+      refresh_state(owner);
+      collect(owner);
+    }
+  }
+
+  // Where gradients overlap (two parameters with one gradient, an expanded one), they are zeroed when all of
+  // them have been used. Checked when an address is new.
+  void note_extent(std::size_t i, const View& view) {
+    const bool itself = overlap(view.dims, view.shape, view.strides) == Overlap::overlapping;
+    const Extent extent{view.at, view.at + view.extent(), itself};
+    if (i >= extents_.size()) extents_.resize(i + 1);
+    if (extents_[i] == extent) return;
+    extents_[i] = extent;
+    extents_known_ = false;
+  }
+
+  void find_shared_grads() {
+    if (extents_known_ && extents_.size() == todo_.size()) return;
+    extents_.resize(todo_.size());
+    std::vector<Extent> sorted = extents_;
+    std::sort(sorted.begin(), sorted.end(),
+              [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+    zero_late_ = !sorted.empty() && sorted[0].overlaps_itself;
+    for (std::size_t i = 1; i < sorted.size(); ++i) {
+      zero_late_ |= sorted[i].overlaps_itself || sorted[i].begin < sorted[i - 1].end;
+    }
+    extents_known_ = true;
   }
 
   // `owner` names the parameter and the reason; it always raises.
@@ -662,18 +686,20 @@ private:
   // gradients, before it loads: that is no update.
   bool is_checkpoint_probe() const {
     for (const Group& group : groups_) {
-      if (group.numbers.lr != 0 || (row_ && holds_written(group))) return false;
+      if (group.value[lr] != 0 || (rows_[lr] && group.holds_written(lr))) return false;
     }
     for (const Param& p : params_) {
       if (p.state.step != nullptr) return false;
     }
-    for (std::size_t i = 0, next = 0; i < work_.size(); ++i) {
-      if (next < strided_.size() && strided_[next].work == i) {
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < work_.size(); ++i) {
+      const bool is_strided = next < strided_.size() && strided_[next].work == i;
+      next += is_strided ? 1 : 0;
+      if (is_strided || work_[i].format[grad] != Format::float32) {
         if (grads_[i].attr("any")().cast<bool>()) return false;
-        ++next;
         continue;
       }
-      const float* g = work_[i].at[fastsched::grad];
+      const auto* g = reinterpret_cast<const float*>(work_[i].at[grad]);
       if (!std::all_of(g, g + work_[i].count, [](float x) { return x == 0; })) return false;
     }
     return true;
@@ -681,107 +707,344 @@ private:
 
   // ---- the update
 
-  // Addresses of the state and the rule of every tensor.
-  void prepare() {
+  // What multiplies every gradient, beside its sign.
+  struct Scaling {
+    double unscale = 1, clip = 1;
+    bool found_inf = false;
+  };
+
+  // What torch.amp.GradScaler left on the optimizer.
+  Scaling read_scaling(py::handle owner) const {
+    Scaling scaling;
+    if (!options_.amp) return scaling;
+    const auto read = [&](PyObject* name) -> std::optional<double> {
+      const py::object given = py::getattr(owner, name, py::none());
+      if (given.is_none()) return std::nullopt;
+      const double number = PyFloat_AsDouble(given.ptr());
+      if (number == -1 && PyErr_Occurred()) throw py::error_already_set();
+      return number;
+    };
+    if (const auto scale = read(names().grad_scale)) {
+      scaling.unscale = 1 / *scale;
+      if (!(*scale > 0 && std::isfinite(*scale))) {
+        throw py::value_error(type_of(owner) + ": step: grad_scale must be > 0 and finite, got " +
+                              std::to_string(*scale) + "; let a GradScaler set it");
+      }
+    }
+    if (const auto found = read(names().found_inf)) scaling.found_inf = *found != 0;
+    return scaling;
+  }
+
+  static double read_norm(py::handle owner, const py::object& given) {
+    const double norm = PyFloat_AsDouble(given.ptr());
+    if (norm == -1 && PyErr_Occurred()) {
+      PyErr_Clear();
+      throw py::type_error(type_of(owner) + ": step: grad_norm must be a number, got " + type_of(given) +
+                           "; pass what torch.nn.utils.get_total_norm returns");
+    }
+    if (norm < 0) {
+      throw py::value_error(type_of(owner) + ": step: grad_norm must be >= 0, got " + std::to_string(norm) +
+                            "; pass what torch.nn.utils.get_total_norm returns");
+    }
+    return norm;
+  }
+
+  double measured_norm() const {
+    const int count = threads();
+    const py::gil_scoped_release unlocked;
+    return instruction_set().step.norm(work_.data(), static_cast<std::int64_t>(work_.size()), options_.norm,
+                                       count);
+  }
+
+  double current_ema_decay(py::handle owner) {
+    double decay = 1;
+    if (ema_row_) {
+      const Row& row = ema_row_.cast<const RowObject&>();
+      scratch_.resize(row.programs.size());
+      row.at(static_cast<double>(position_), scratch_.data(), &decay);
+    }
+    if (!(decay >= 0 && decay <= 1)) {
+      throw py::value_error(type_of(owner) + ": step: ema_decay must be in 0..1, got " +
+                            std::to_string(decay) + " for update " + std::to_string(position_) +
+                            "; clip its schedule");
+    }
+    return decay;
+  }
+
+  // What every tensor of a group shares.
+  Numbers numbers_of(const Group& group, double base, const Scaling& scaling, double ema_decay) const {
+    Numbers n{};
+    const double rate = group.value[lr], weight = group.value[weight_decay];
+    n.grad_scale = (group.maximize ? -1 : 1) * scaling.unscale * scaling.clip;
+    n.grad_limit = options_.max_grad_value > 0 ? options_.max_grad_value : infinity();
+    const bool decoupled = options_.rule == Rule::lion || (options_.rule == Rule::adam && group.decoupled);
+    switch (options_.decay == DecayMode::own ? decoupled ? DecayMode::decoupled : DecayMode::l2
+                                             : options_.decay) {
+      case DecayMode::own:
+      case DecayMode::l2:
+        n.coupled = weight;
+        break;
+      case DecayMode::cautious:
+        n.cautious = true;
+        [[fallthrough]];
+      case DecayMode::decoupled:
+        n.decay = rate * weight;
+        break;
+      case DecayMode::composer:
+        n.decay = base > 0 ? rate / base * weight : 0;
+        break;
+      case DecayMode::timm:
+        n.decay = base > 0 ? rate * (rate / base) * weight : 0;
+        break;
+    }
+    n.step_size = rate;
+    n.beta1 = group.value[beta1], n.beta2 = group.value[beta2];
+    n.epsilon = group.eps;
+    n.amsgrad = group.amsgrad;
+    n.momentum = group.value[momentum], n.undampened = 1 - group.dampening;
+    n.nesterov = group.nesterov;
+    n.ema = ema_decay;
+    return n;
+  }
+
+  // Addresses of the state and the numbers of every tensor.
+  void prepare(const Scaling& scaling, double ema_decay) {
+    Numbers shared{};
+    std::size_t group = groups_.size();                   // none yet
     double beta1 = -1, beta2 = -1, bias1 = 0, bias2 = 0;  // of the tensor before: most share them
     std::int64_t steps = -1;
+    Mask mask = 0;
     for (std::size_t i = 0; i < work_.size(); ++i) {
-      const State& state = params_[todo_[i]].state;
-      const AdamWNumbers& numbers = groups_[group_of_[i]].numbers;
-      for (const int o : {exp_avg, exp_avg_sq, max_exp_avg_sq}) work_[i].at[o] = state.at[o];
-      if (steps != state.steps || beta1 != numbers.beta1 || beta2 != numbers.beta2) {
-        steps = state.steps, beta1 = numbers.beta1, beta2 = numbers.beta2;
-        bias1 = bias_correction(beta1, static_cast<double>(steps + 1));
-        bias2 = bias_correction(beta2, static_cast<double>(steps + 1));
+      const std::size_t index = todo_[i];
+      const State& state = params_[index].state;
+      TensorUpdate& update = work_[i];
+      if (group_of_[index] != group) {
+        group = group_of_[index];
+        shared = numbers_of(groups_[group], bases_.empty() ? 0 : bases_[group], scaling, ema_decay);
+        mask = needed(groups_[group]);
       }
-      work_[i].rule = adamw_rule<float>(numbers, bias1, bias2);
+      const bool half = update.format[param] == Format::bfloat16 || update.format[param] == Format::float16;
+      const Mask used = mask | (half && options_.master_weights ? bit(master) : 0);
+      for (int o = first; o < operands; ++o) {
+        update.at[o] = (used & bit(o)) != 0 ? state.at[o] : nullptr;
+        update.format[o] = state.format[o];
+      }
+      update.rule = options_.rule;
+      update.numbers = shared;
+      if (options_.rule == Rule::adam) {
+        if (steps != state.steps || beta1 != shared.beta1 || beta2 != shared.beta2) {
+          steps = state.steps, beta1 = shared.beta1, beta2 = shared.beta2;
+          bias1 = bias_correction(beta1, static_cast<double>(steps + 1));
+          bias2 = 1 / root(bias_correction(beta2, static_cast<double>(steps + 1)));
+        }
+        update.numbers.step_size = shared.step_size / bias1;
+        update.numbers.bias2 = bias2;
+      }
+      update.numbers.first_momentum = state.fresh_momentum;
+      update.fresh_ema = state.fresh_ema;
+      update.fresh_master = state.fresh_master;
+      update.zero_grad = options_.zero_grads && !zero_late_;
+      const auto word = [&](std::size_t k) {
+        return hash_words(options_.seed, static_cast<std::uint64_t>(state.steps),
+                          static_cast<std::uint32_t>(4 * index + k));
+      };
+      if (state.format[first] == Format::bfloat16) update.state_bits = {word(0), word(1)};
+      update.param_at_random = options_.stochastic_rounding && update.format[param] == Format::bfloat16 &&
+                               !options_.master_weights;
+      if (update.param_at_random) update.param_bits = {word(2), word(3)};
     }
-    for (Layout& layout : strided_) {
-      const std::size_t dims = layout.dims;
-      const std::int64_t* numbers = layout.numbers.data();
-      const bool amsgrad = work_[layout.work].at[max_exp_avg_sq] != nullptr;
-      layout.strided = {static_cast<int>(dims),
-                        numbers,
-                        {numbers + dims, numbers + 2 * dims, numbers + 3 * dims, numbers + 3 * dims,
-                         amsgrad ? numbers + 3 * dims : nullptr}};
-      work_[layout.work].strided = &layout.strided;
+  }
+
+  void collect_buffers(py::handle owner, double ema_decay) {
+    buffer_work_.clear();
+    buffer_strided_.clear();
+    View to, held;
+    for (const auto& [tensor, average] : buffers_) {
+      if (!read_view(tensor.ptr(), to) || !read_view(average.ptr(), held) || to.dims != held.dims ||
+          !std::equal(to.shape, to.shape + to.dims, held.shape)) {
+        throw py::value_error(type_of(owner) +
+                              ": step: a tensor of ema_buffers has another shape or no memory now; "
+                              "make the optimizer anew");
+      }
+      buffer_work_.emplace_back();
+      TensorUpdate& update = buffer_work_.back();
+      update = TensorUpdate();
+      update.rule = Rule::none;
+      update.at[param] = to.at, update.format[param] = to.format;
+      update.at[ema] = held.at, update.format[ema] = held.format;
+      update.numbers.ema = ema_decay;
+      update.fresh_ema = fresh_buffers_;
+      update.count = to.count;
+      if (!same_strides(to.dims, to.shape, to.strides, held.strides) ||
+          overlap(to.dims, to.shape, to.strides) != Overlap::dense) {
+        buffer_strided_.emplace_back(buffer_work_.size() - 1, to, to.strides, held.strides);
+      }
     }
+    for (Layout& layout : buffer_strided_) buffer_work_[layout.work].strided = layout.strided();
+  }
+
+  void run() {
+    const int count = threads();
+    const py::gil_scoped_release unlocked;
+    const auto step = instruction_set().step.step;
+    step(work_.data(), static_cast<std::int64_t>(work_.size()), count);
+    if (!buffers_.empty()) step(buffer_work_.data(), static_cast<std::int64_t>(buffer_work_.size()), 1);
+  }
+
+  // Zeroes the gradients in work_, and nothing else.
+  void run_zeroing() {
+    for (TensorUpdate& update : work_) {
+      char* const address = update.at[grad];
+      std::fill(update.at, update.at + operands, nullptr);
+      update.at[grad] = address;
+      update.rule = Rule::none;
+      update.zero_grad = true;
+    }
+    buffer_work_.clear();
+    run();
+    zero_negated();
+  }
+
+  // Of a negated or conjugated gradient the work holds a copy; this is the gradient itself.
+  void zero_negated() {
+    for (const py::object& grad : negated_) grad.attr("zero_")();
+    negated_.clear();
   }
 
   // As many threads as torch uses, if each gets as many elements as torch gives to one at least.
   int threads() const {
     constexpr std::int64_t worth_a_thread = 1 << 15;
     std::int64_t total = 0;
-    for (const AdamWork& work : work_) total += work.count;
+    for (const TensorUpdate& update : work_) total += update.count;
     return static_cast<int>(std::clamp<std::int64_t>(total / worth_a_thread, 1, usable_threads()));
   }
 
-  // Leaves in every group the lr that the next update will use.
-  void write_lrs(bool keep_written) {
-    if (!row_) return;
-    const Row& row = row_.cast<const RowObject&>();
-    values_.resize(groups_.size());
-    scratch_.resize(row.programs.size());
-    row.at(static_cast<double>(position_), scratch_.data(), values_.data());
+  // Leaves in every group what the next update will use.
+  void write_scheduled(bool keep_written) {
+    bool any = false;
+    for (int h = 0; h < hypers; ++h) {
+      if (!rows_[h]) continue;
+      const Row& row = rows_[h].cast<const RowObject&>();
+      values_[h].resize(groups_.size());
+      scratch_.resize(row.programs.size());
+      row.at(static_cast<double>(position_), scratch_.data(), values_[h].data());
+      any = true;
+    }
+    if (!any) return;
     for (std::size_t i = 0; i < groups_.size(); ++i) {
       Group& group = groups_[i];
-      if (std::isnan(values_[i])) continue;  // this group has no schedule
-      if (keep_written && group.written && !holds_written(group)) continue;
-      write_lr(group, values_[i]);
+      const auto scheduled = [&](int h) {  // NaN: nothing to write
+        const bool kept = keep_written && group.was_written(h) && !group.holds_written(h);
+        return rows_[h] && !kept ? values_[h][i] : std::numeric_limits<double>::quiet_NaN();
+      };
+      for (const int h : {lr, weight_decay, momentum}) {
+        if (const double value = scheduled(h); !std::isnan(value)) group.write(h, value);
+      }
+      const double betas[2] = {scheduled(beta1), scheduled(beta2)};
+      if (!std::isnan(betas[0]) || !std::isnan(betas[1])) group.write_betas(betas[0], betas[1]);
     }
   }
 
-  // Where only the dict and the engine hold the float, it is overwritten: 1 ns instead of 45, and the dict
-  // stays unchanged for the next step (benchmarks/bench_step.py, 400 groups). Whoever reads the lr holds it
-  // too: then a new one is made.
-  static void write_lr(Group& group, double lr) {
-    const bool unchanged = group.dict.unchanged();
-    if (unchanged && holds_written(group) && Py_REFCNT(group.lr_object) == 2) {
-      reinterpret_cast<PyFloatObject*>(group.lr_object)->ob_fval = lr;
-      return;
+  // Where one update's operands differ in layout: its place in work_, then shape and strides of parameter,
+  // gradient and everything else, without dimensions of length 1.
+  class Layout {
+  public:
+    Layout(std::size_t place, const View& to, const std::int64_t* of_grad, const std::int64_t* of_state)
+        : work(place) {
+      std::vector<int> order;
+      for (int d = 0; d < to.dims; ++d) {
+        if (to.shape[d] != 1) order.push_back(d);
+      }
+      // In the order of the state's memory: an element's place is then the same as in a linear sweep, and
+      // with it how it is rounded at random.
+      std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return of_state[a] > of_state[b]; });
+      for (const std::int64_t* row : {to.shape, to.strides, of_grad, of_state}) {
+        for (const int d : order) numbers_.push_back(row[d]);
+      }
     }
-    group.written = checked(PyFloat_FromDouble(lr));
-    if (PyDict_SetItem(group.dict.get(), names().lr, group.written.ptr()) != 0) throw py::error_already_set();
-    group.lr_object = group.written.ptr();
-    if (unchanged) group.dict.mark();
-  }
 
-  // False where somebody wrote another lr into the group since.
-  static bool holds_written(const Group& group) { return group.lr_object == group.written.ptr(); }
-
-  // Where one update's operands differ in layout: its place in work_, shape, strides of param, grad and
-  // state.
-  struct Layout {
-    Layout(std::size_t place, const State& state, const dlpack::Tensor& to, const dlpack::Tensor& from)
-        : work(place), dims(state.shape.size()) {
-      numbers = state.shape;
-      numbers.insert(numbers.end(), to.strides, to.strides + dims);
-      numbers.insert(numbers.end(), from.strides, from.strides + dims);
-      numbers.insert(numbers.end(), state.strides.begin(), state.strides.end());
+    const Strided* strided() {
+      const std::size_t dims = numbers_.size() / 4;
+      const std::int64_t* const row = numbers_.data();
+      strided_ = {static_cast<int>(dims), row, {row + dims, row + 2 * dims}};
+      for (int o = first; o < operands; ++o) strided_.strides[o] = row + 3 * dims;
+      return &strided_;
     }
-    std::size_t work, dims;
-    std::vector<std::int64_t> numbers;
-    Strided strided{};
+
+    std::size_t work;
+
+  private:
+    std::vector<std::int64_t> numbers_;
+    Strided strided_{};
   };
 
-  bool busy_ = false;
+  // The memory of a gradient.
+  struct Extent {
+    char *begin, *end;
+    bool overlaps_itself;
+    bool operator==(const Extent& other) const {
+      return begin == other.begin && end == other.end && overlaps_itself == other.overlaps_itself;
+    }
+  };
+
+  Options options_;
+  bool busy_ = false, lent_ = false, fresh_buffers_ = false;
   std::int64_t position_ = 0;  // the update about to be made
-  py::object row_;             // Row of the lrs; null: group["lr"] stands as it is
-  Watched state_map_;          // the optimizer's `state`
+  std::int64_t skipped_ = 0;
+  std::optional<double> grad_norm_;
+  py::object rows_[hypers], ema_row_;  // Rows; null: what the group holds stands
+  std::vector<double> bases_;
+  std::vector<std::pair<py::object, py::object>> buffers_;
+  Watched state_map_;  // the optimizer's `state`
   std::vector<Group> groups_;
   std::vector<Param> params_;
+  std::vector<std::size_t> group_of_;  // per parameter
 
-  // One step's work, kept to be reused: entry i of todo_, group_of_ and grads_ belongs to work_[i].
-  std::vector<AdamWork> work_;
-  std::vector<std::size_t> todo_, group_of_;
-  std::vector<py::object> grads_;
-  std::vector<Layout> strided_;
-  std::vector<double> values_, scratch_;
+  // One step's work, kept to be reused: entry i of todo_ and grads_ belongs to work_[i].
+  std::vector<TensorUpdate> work_, buffer_work_;
+  std::vector<std::size_t> todo_;
+  std::vector<py::object> grads_, negated_;
+  std::vector<Layout> strided_, buffer_strided_;
+  std::vector<Extent> extents_;  // of the gradients at the step before
+  bool extents_known_ = false, zero_late_ = false;
+  std::vector<double> values_[hypers], scratch_;
 };
+
+template <class Value>
+Value chosen(const char* name, const std::string& given,
+             std::initializer_list<std::pair<const char*, Value>> known) {
+  for (const auto& [text, value] : known) {
+    if (given == text) return value;
+  }
+  throw py::value_error("Engine: " + std::string(name) + " is unknown: " + given);
+}
+
+Engine* make_engine(const std::string& rule, const std::string& decay, double norm_type, double max_grad_norm,
+                    double max_grad_value, bool zero_grads, bool amp, bool ema, bool master_weights,
+                    bool stochastic_rounding, const std::string& state, std::uint64_t seed) {
+  Options o;
+  o.rule = chosen<Rule>("rule", rule, {{"adam", Rule::adam}, {"sgd", Rule::sgd}, {"lion", Rule::lion}});
+  o.decay = chosen<DecayMode>("weight_decay_mode", decay,
+                              {{"", DecayMode::own},
+                               {"l2", DecayMode::l2},
+                               {"decoupled", DecayMode::decoupled},
+                               {"composer", DecayMode::composer},
+                               {"timm", DecayMode::timm},
+                               {"cautious", DecayMode::cautious}});
+  o.norm = norm_type == 1 ? NormKind::one : norm_type == 2 ? NormKind::two : NormKind::infinity;
+  o.max_grad_norm = max_grad_norm, o.max_grad_value = max_grad_value;
+  o.zero_grads = zero_grads, o.amp = amp, o.ema = ema;
+  o.master_weights = master_weights, o.stochastic_rounding = stochastic_rounding;
+  o.state_given = !state.empty();
+  o.state = chosen<Format>(
+      "state", state, {{"", Format::float32}, {"float32", Format::float32}, {"bfloat16", Format::bfloat16}});
+  o.seed = seed;
+  return new Engine(o);
+}
 
 }  // namespace
 
-// Why the step cannot use a float32 CPU tensor; empty where it can.
+// Why the step cannot use a CPU tensor; empty where it can.
 std::string unreadable(const py::object& tensor) {
   dlpack::Tensor view;
   if (dlpack::exchange().tensor_from_object(tensor.ptr(), &view) != 0) {
@@ -794,18 +1057,33 @@ std::string unreadable(const py::object& tensor) {
   if (overlap(view.ndim, view.shape, view.strides) == Overlap::overlapping) {
     return "must hold every element once, but its elements overlap (an expanded tensor?); clone it first";
   }
+  Format format;
+  bool complex = false;
+  if (!find_format(view.dtype, format, complex) || view.device.type != dlpack::cpu) {
+    return "must be a floating or complex tensor in CPU memory; convert it first";
+  }
   return "";
 }
 
 void bind_optimizer(py::module_& m) {
   m.def("unreadable", &unreadable, py::arg("tensor"));
   py::class_<Engine>(m, "Engine", "The native half of one optimizer.")
-      .def(py::init<>())
+      .def(py::init(&make_engine), py::kw_only(), py::arg("rule"), py::arg("weight_decay_mode") = "",
+           py::arg("norm_type") = 2.0, py::arg("max_grad_norm") = 0.0, py::arg("max_grad_value") = 0.0,
+           py::arg("zero_grads") = false, py::arg("amp") = false, py::arg("ema") = false,
+           py::arg("master_weights") = false, py::arg("stochastic_rounding") = false, py::arg("state") = "",
+           py::arg("seed") = 0)
       .def_property_readonly("position", &Engine::position)
-      .def("step", &Engine::step, py::arg("owner"))
+      .def_property_readonly("skipped", &Engine::skipped)
+      .def_property_readonly("grad_norm", &Engine::grad_norm)
+      .def_property("lent", &Engine::lent, &Engine::set_lent)
+      .def("step", &Engine::step, py::arg("owner"), py::arg("grad_norm") = py::none())
+      .def("step_one", &Engine::step_one, py::arg("owner"), py::arg("param"), py::arg("index"))
+      .def("finish", &Engine::finish, py::arg("owner"))
       .def("bind", &Engine::bind, py::arg("owner"))
-      .def("move_to", &Engine::move_to, py::arg("owner"), py::arg("position"), py::arg("row"),
-           py::arg("keep_written") = false);
+      .def("average", &Engine::average, py::arg("buffers"), py::arg("fresh"))
+      .def("move_to", &Engine::move_to, py::arg("owner"), py::arg("position"), py::arg("rows") = py::dict(),
+           py::arg("bases") = std::vector<double>(), py::arg("keep_written") = false);
 }
 
 }  // namespace fastsched

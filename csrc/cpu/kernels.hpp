@@ -32,10 +32,14 @@ struct TableKernels {
   void (*table_f32)(const TableRequest& request, float* out);
 };
 
+enum class NormKind : int { one, two, infinity };
+
 struct StepKernels {
   // One update of every tensor in `work` (see tensors.hpp), spread over `threads` threads in equal shares of
   // elements.
-  void (*adamw)(const AdamWork* work, std::int64_t count, int threads);
+  void (*step)(const TensorUpdate* work, std::int64_t count, int threads);
+  // The norm of all gradients in `work` as they lie in memory; the bits do not depend on threads or order.
+  double (*norm)(const TensorUpdate* work, std::int64_t count, NormKind kind, int threads);
 };
 
 struct InstructionSet {
