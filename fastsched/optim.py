@@ -492,6 +492,7 @@ class _Fused(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: there are no averages (no `ema_decay`), or they stand in place already.
+            ValueError: a parameter has lost its memory.
 
         Example:
             >>> import torch, fastsched as fs
@@ -513,6 +514,9 @@ class _Fused(torch.optim.Optimizer):
             raise RuntimeError(f"{name}: ema: the averages stand in the weights' place already; leave that one first")
         pairs = [(p, state["ema"]) for p, state in self.state.items() if isinstance(p, Tensor) and "ema" in state]
         pairs += self._options["ema_buffers"]
+        for tensor, _ in pairs:
+            if reason := _unusable(tensor):
+                raise ValueError(f"{name}: ema: {self._place(tensor)}: {reason}")
         weights = [tensor.detach().clone() for tensor, _ in pairs]
         self._engine.lent = True
         try:

@@ -855,3 +855,21 @@ def test_gradscaler_unscales_and_skips_by_itself():
         scaler.update()
     assert opt.position == 2
     assert torch.isfinite(p[0]).all()
+
+
+def test_torch_compile_around_a_step_breaks_the_graph_quietly_and_stays_right():
+    compiled, plain = params_of(SHAPES), params_of(SHAPES)
+    a, b = (fs.optim.AdamW(p, lr=0.1, schedule=COSINE, max_grad_norm=1.0) for p in (compiled, plain))
+
+    @torch.compile(backend="eager")
+    def update():
+        a.step()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for t in range(3):
+            give_grads(compiled, plain, seed=t)
+            update()
+            b.step()
+    assert equal(compiled, plain)
+    assert a.lrs == b.lrs

@@ -400,3 +400,11 @@ def test_the_engine_refuses_a_row_that_is_no_row_or_of_another_length():
     row = fs.Plan([{"lr": 1.0}] * 3, fs.Constant())._row("lr")
     with pytest.raises(ValueError, match="one entry per group"):
         opt._engine.move_to(opt, 0, {"lr": row})
+
+
+@pytest.mark.parametrize("mode", ["composer", "timm"])
+def test_a_group_that_was_appended_by_hand_is_refused_where_decay_needs_its_base(mode):
+    opt = ready(param(3), weight_decay_mode=mode)
+    opt.param_groups.append({**opt.param_groups[0], "params": [param(2)]})
+    with pytest.raises(ValueError, match="param_groups has 2 groups, the schedule another number"):
+        opt.step()

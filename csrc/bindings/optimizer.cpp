@@ -247,11 +247,12 @@ private:
   void begin(py::handle owner) {
     refresh_groups(owner);
     refresh_state(owner);
-    for (const py::object& row : rows_) {
-      if (row && row.cast<const RowObject&>().groups() != groups_.size()) {
-        throw py::value_error("step: param_groups has " + std::to_string(groups_.size()) +
-                              " groups, the schedule another number; add groups with add_param_group()");
-      }
+    const auto other_count = [&](std::size_t count) { return count != groups_.size(); };
+    bool stale = !bases_.empty() && other_count(bases_.size());
+    for (const py::object& row : rows_) stale |= row && other_count(row.cast<const RowObject&>().groups());
+    if (stale) {
+      throw py::value_error("step: param_groups has " + std::to_string(groups_.size()) +
+                            " groups, the schedule another number; add groups with add_param_group()");
     }
     todo_.clear();
   }
@@ -260,17 +261,17 @@ private:
   bool update(py::handle owner, const py::object& given_norm) {
     const double ema_decay = options_.ema ? current_ema_decay(owner) : 1;
     Scaling scaling = read_scaling(owner);
+    std::optional<double> norm;
+    if (!given_norm.is_none()) norm = read_norm(owner, given_norm);
     collect(owner);
     if (work_.empty()) return false;
-    const double given = given_norm.is_none() ? 0 : read_norm(owner, given_norm);
-    if (!given_norm.is_none()) collect(owner);  // reading a number may have run code
-    if (!given_norm.is_none() || options_.max_grad_norm > 0 || options_.amp) {
-      const double norm = given_norm.is_none() ? measured_norm() * scaling.unscale : given;
+    if (!norm && (options_.max_grad_norm > 0 || options_.amp)) norm = measured_norm() * scaling.unscale;
+    if (norm) {
       grad_norm_ = norm;
-      if (!std::isfinite(norm)) {
+      if (!std::isfinite(*norm)) {
         scaling.found_inf = true;
       } else if (options_.max_grad_norm > 0) {
-        scaling.clip = std::min(1.0, options_.max_grad_norm / (norm + 1e-6));
+        scaling.clip = std::min(1.0, options_.max_grad_norm / (*norm + 1e-6));
       }
     }
     if (scaling.found_inf) {
