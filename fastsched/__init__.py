@@ -67,8 +67,10 @@ __all__ = [
     "Triangular",
     "WarmupStableDecay",
     "backend",
+    "compile",
     "from_json",
     "layerwise",
+    "lr_scheduler",
     "lr_table",
     "optim",
     "tabulate",
@@ -78,6 +80,8 @@ __all__ = [
 # What needs torch is imported when it is asked for: module, and the name in it (None for the module itself).
 _LAZY = {
     "optim": ("fastsched.optim", None),
+    "lr_scheduler": ("fastsched.lr_scheduler", None),
+    "compile": ("fastsched._compile", "compile"),
     "layerwise": ("fastsched.groups", "layerwise"),
 }
 

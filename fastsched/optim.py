@@ -551,6 +551,10 @@ class _Fused(torch.optim.Optimizer):
         recovered = self._engine.bind(self)
         self._retime(recovered if position is None else position)
 
+    def _adopt_state(self) -> None:
+        """Use the tensors that `state` holds, instead of copies of them, where they serve as they are."""
+        self._retime(self._engine.bind(self, adopt=True))
+
     def state_dict(self) -> dict[str, Any]:
         """Like torch's, which loads it; beside it `ema_buffers` where those are averaged."""
         state = super().state_dict()
@@ -617,6 +621,11 @@ class _Fused(torch.optim.Optimizer):
                 values[key] = self._start_of(key, param, tensor)
                 continue
             value = value if isinstance(value, Tensor) else torch.tensor(float(value))
+            if type(value) is Tensor and value.numel() and not value.untyped_storage().data_ptr():
+                raise ValueError(  # reading it would crash torch
+                    f"{type(self).__name__}: {self._place(param)}: the memory of state {key!r} was freed; "
+                    "assign a tensor, or delete state[param]"
+                )
             if key == "step" and value.numel() == 1:
                 value = value.reshape(())
                 if not value.item() >= 0:

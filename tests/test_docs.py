@@ -48,9 +48,11 @@ def test_the_readmes_python_runs():
         "loader": [(torch.ones(5, 4), torch.zeros(5, dtype=torch.int64))] * 3,
     }
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        exec(block, names)  # the project's own text
+    assert len(blocks) == 3
+    exec(blocks[0], names)  # the project's own text
     assert names["optimizer"].position == 3
     assert not torch.equal(model[0].weight, before)
+    exec(blocks[1], names)
     assert names["schedule"](250) == 0.5
+    exec(blocks[2], names)
+    assert names["optimizer"].param_groups[0]["momentum"] == 0.95

@@ -26,5 +26,6 @@ struct RowObject : Zeroed, Row {};
 
 void bind_schedule(pybind11::module_& m);   // schedule.cpp: programs, rows and tables
 void bind_optimizer(pybind11::module_& m);  // optimizer.cpp: the fused step
+void bind_scheduler(pybind11::module_& m);  // scheduler.cpp: what schedulers write into groups
 
 }  // namespace fastsched

@@ -64,8 +64,10 @@ PyObject* state_key(Rule rule, int operand) {
   }
 }
 
-// The tensors of state[p] that this engine owns.
+// The tensors of state[p] that this engine owns, or has adopted: then they are torch's, whose memory may move
+// between two steps, and their addresses are read again at each.
 struct State {
+  bool adopted = false;
   Memory memory;
   py::object step_tensor, tensors[operands];
   float* step = nullptr;  // null: not bound. float32, as torch has it
@@ -170,11 +172,19 @@ public:
     advance();
   }
 
-  // Binds whatever state[p] holds; returns the largest step found there.
-  std::int64_t bind(py::handle owner) {
+  // Binds whatever state[p] holds; returns the largest step found there. adopt: tensors that serve as they
+  // are are not copied but used in place.
+  std::int64_t bind(py::handle owner, bool adopt) {
     const Busy busy(busy_);
     refresh_groups(owner);
-    refresh_state(owner);
+    adopting_ = adopt;
+    try {
+      refresh_state(owner);
+    } catch (...) {
+      adopting_ = false;
+      throw;
+    }
+    adopting_ = false;
     std::int64_t most = 0;
     for (const Param& p : params_) {
       if (p.state.step != nullptr) most = std::max(most, p.state.steps);
@@ -399,6 +409,7 @@ private:
         Param& p = params_[index];
         if (!same && !p.repeated) find_state(p, map.ptr());
         if (p.dict.get() == nullptr) continue;
+        if (p.state.adopted && !read_adopted(p.state)) let_go(p);
         if (!p.dict.unchanged() || (mask & ~p.state.held) != 0) {
           take_over(owner, p, group);
         } else if (static_cast<float>(p.state.steps) != *p.state.step) {
@@ -431,7 +442,9 @@ private:
     View view;
     if (!read_view(p.object.ptr(), view)) refuse(owner, p, py::none());
     const Mask mask = needed(group, view.format);
-    if (!holds_own(p, mask)) {
+    if (adopting_ && adopt(p, mask, view)) {
+      // nothing to copy
+    } else if (!holds_own(p, mask)) {
       State fresh;
       if (!take_layout(fresh, view)) refuse(owner, p, py::none());
       take_formats(fresh, view.format, mask);
@@ -448,6 +461,61 @@ private:
     }
     read_steps(p);
     p.dict.mark();
+  }
+
+  // Takes the tensors in state[p] as they are; false, and nothing is changed, where one would have to be
+  // copied.
+  bool adopt(Param& p, Mask mask, const View& of_param) const {
+    State taken;
+    if (!take_layout(taken, of_param)) return false;
+    take_formats(taken, of_param.format, mask);
+    PyObject* dict = p.dict.get();
+    for (int o = first; o < operands; ++o) {
+      if ((mask & bit(o)) == 0) continue;
+      PyObject* held = item(dict, state_key(options_.rule, o));
+      if (held == nullptr || !is_plain(held)) return false;
+      taken.tensors[o] = py::reinterpret_borrow<py::object>(held);
+    }
+    PyObject* step = item(dict, names().step);
+    const bool counted = step != nullptr;
+    if (!counted && options_.rule == Rule::adam) return false;
+    if (counted && !is_plain(step)) return false;
+    taken.adopted = true;
+    if (counted) {
+      taken.step_tensor = py::reinterpret_borrow<py::object>(step);
+      if (!read_adopted(taken)) return false;
+    } else {  // torch's SGD counts no steps: this one tensor is the engine's own
+      taken.memory = zeros(sizeof(float));
+      taken.step_tensor = tensor_over(taken.memory, taken.memory.get(), Format::float32, false, {}, {});
+      if (!read_adopted(taken)) return false;
+      if (PyDict_SetItem(dict, names().step, taken.step_tensor.ptr()) != 0) throw py::error_already_set();
+    }
+    p.state = std::move(taken);
+    return true;
+  }
+
+  // Forgets what was bound; what state[p] holds is then looked at anew.
+  static void let_go(Param& p) {
+    p.state = State();
+    p.dict.forget();
+  }
+
+  // Reads the addresses of adopted tensors; false where one is no longer what it was.
+  static bool read_adopted(State& state) {
+    View view;
+    if (!read_view(state.step_tensor.ptr(), view) || view.format != Format::float32 || view.count != 1)
+      return false;
+    state.step = reinterpret_cast<float*>(view.at);
+    for (int o = first; o < operands; ++o) {
+      if (!state.tensors[o]) continue;
+      if (!read_view(state.tensors[o].ptr(), view) || view.format != state.format[o] ||
+          !same_shape(state, view) ||
+          !same_strides(view.dims, view.shape, view.strides, state.strides.data())) {
+        return false;
+      }
+      state.at[o] = view.at;
+    }
+    return true;
   }
 
   static void read_steps(Param& p) {
@@ -626,10 +694,13 @@ private:
       }
       if (p.state.step == nullptr && !take_layout(p.state, to)) refuse(owner, p, grad);
       if (!same_shape(p.state, to) || !same_shape(p.state, from)) refuse(owner, p, grad);
-      if (p.state.step != nullptr && (needed(group_of(todo_[i]), to.format) & ~p.state.held) != 0) {
-        p.dict.forget();  // another dtype than before
-        stale = true;
-      }
+      const bool other_dtype =
+          p.state.step != nullptr && (needed(group_of(todo_[i]), to.format) & ~p.state.held) != 0;
+      if (other_dtype) p.dict.forget();
+      const bool moved_away = p.state.adopted && !read_adopted(p.state);
+      if (moved_away) let_go(p);
+      stale |= other_dtype || moved_away;
+      if (moved_away) continue;
       TensorUpdate& update = work_[i];  // prepare() fills in the rest
       update.at[param] = to.at;
       update.format[param] = to.format;
@@ -989,7 +1060,7 @@ private:
   };
 
   Options options_;
-  bool busy_ = false, lent_ = false, fresh_buffers_ = false;
+  bool busy_ = false, lent_ = false, fresh_buffers_ = false, adopting_ = false;
   std::int64_t position_ = 0;  // the update about to be made
   std::int64_t skipped_ = 0;
   std::optional<double> grad_norm_;
@@ -1081,7 +1152,7 @@ void bind_optimizer(py::module_& m) {
       .def("step", &Engine::step, py::arg("owner"), py::arg("grad_norm") = py::none())
       .def("step_one", &Engine::step_one, py::arg("owner"), py::arg("param"), py::arg("index"))
       .def("finish", &Engine::finish, py::arg("owner"))
-      .def("bind", &Engine::bind, py::arg("owner"))
+      .def("bind", &Engine::bind, py::arg("owner"), py::arg("adopt") = false)
       .def("average", &Engine::average, py::arg("buffers"), py::arg("fresh"))
       .def("move_to", &Engine::move_to, py::arg("owner"), py::arg("position"), py::arg("rows") = py::dict(),
            py::arg("bases") = std::vector<double>(), py::arg("keep_written") = false);

@@ -1,0 +1,525 @@
+"""torch's learning-rate schedulers with one native call per step, and schedulers that take a fastsched Schedule.
+
+Every class of torch.optim.lr_scheduler stands here under its name. Arguments, attributes, messages, warnings and state
+dicts are torch's own, for these classes subclass torch's; what differs is that a step changes all groups in one native
+call, with torch's arithmetic in torch's order. Where a group holds something else than a float (a tensor lr), torch's
+own code does the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch.optim import Optimizer, swa_utils
+from torch.optim import lr_scheduler as torchs
+
+from fastsched import _core
+from fastsched._check import shown
+from fastsched.plan import Plan
+from fastsched.schedule import Schedule
+
+__all__ = [
+    "SWALR",
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialLR",
+    "Follow",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "ScheduleLR",
+    "SequentialLR",
+    "StepLR",
+]
+
+
+class LRScheduler(torchs.LRScheduler):
+    """torch's base class; what subclasses it here may make a step natively.
+
+    A subclass of one of these that defines its own `get_lr` is stepped by torch's code.
+    """
+
+    __slots__ = ("_column",)  # no part of state_dict(), which is __dict__
+
+    _column: _core.Column
+    _native = True  # False in a class of a user that has a get_lr of its own
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "get_lr" in cls.__dict__ and not cls.__module__.startswith("fastsched."):
+            cls._native = False
+
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        """Bring all groups to `epoch`, the one after last_epoch; False where torch's code must do it."""
+        return False
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        if epoch is None and self._native and not self._is_initial:
+            following = self.last_epoch + 1
+            if self._native_step(self.optimizer.param_groups, following):
+                self.last_epoch = following
+                self.__dict__["_last_lr"] = None  # read when somebody asks
+                return
+        super()._update_lr(epoch)
+
+    def _lr(self) -> _core.Column:
+        try:
+            return self._column
+        except AttributeError:
+            self._column = _core.Column("lr")
+            return self._column
+
+    @property
+    def _last_lr(self) -> list[Any]:
+        held = self.__dict__["_last_lr"]
+        if held is None:
+            held = self.__dict__["_last_lr"] = self._column.last()
+        return cast(list[Any], held)
+
+    @_last_lr.setter
+    def _last_lr(self, values: list[Any]) -> None:
+        self.__dict__["_last_lr"] = values
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's: every attribute but the optimizer."""
+        self._materialize()
+        return super().state_dict()
+
+    def _materialize(self) -> None:
+        if self.__dict__.get("_last_lr", 0) is None:
+            self.__dict__["_last_lr"] = self._column.last()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._materialize()
+        return dict(self.__dict__)
+
+
+class _Scaled(LRScheduler):
+    """A scheduler whose step multiplies every lr by one factor."""
+
+    def _factor(self, epoch: int) -> float:
+        raise NotImplementedError
+
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        # where torch has a case of its own, for an epoch that only it can reach
+        return epoch > 0 and self._lr().scale(groups, self._factor(epoch))
+
+
+class StepLR(_Scaled, torchs.StepLR):
+    """torch's StepLR: every lr times gamma at each multiple of step_size."""
+
+    def _factor(self, epoch: int) -> float:
+        return 1.0 if epoch % self.step_size else self.gamma
+
+
+class MultiStepLR(_Scaled, torchs.MultiStepLR):
+    """torch's MultiStepLR: every lr times gamma at each milestone; one that stands twice counts twice."""
+
+    def _factor(self, epoch: int) -> float:
+        return self.gamma ** self.milestones[epoch] if epoch in self.milestones else 1.0
+
+
+class ConstantLR(_Scaled, torchs.ConstantLR):
+    """torch's ConstantLR: every lr times factor until total_iters."""
+
+    def _factor(self, epoch: int) -> float:
+        return 1.0 / self.factor if epoch == self.total_iters else 1.0
+
+
+class LinearLR(_Scaled, torchs.LinearLR):
+    """torch's LinearLR: every lr times a line from start_factor to end_factor over total_iters."""
+
+    def _factor(self, epoch: int) -> float:
+        if epoch > self.total_iters:
+            return 1.0
+        rise = self.end_factor - self.start_factor
+        return 1.0 + rise / (self.total_iters * self.start_factor + (epoch - 1) * rise)
+
+
+class ExponentialLR(_Scaled, torchs.ExponentialLR):
+    """torch's ExponentialLR: every lr times gamma at each step."""
+
+    def _factor(self, epoch: int) -> float:
+        return self.gamma
+
+
+class PolynomialLR(_Scaled, torchs.PolynomialLR):
+    """torch's PolynomialLR: every lr times (1 - t / total_iters)**power."""
+
+    def _factor(self, epoch: int) -> float:
+        if epoch > self.total_iters:
+            return 1.0
+        left = (1.0 - epoch / self.total_iters) / (1.0 - (epoch - 1) / self.total_iters)
+        return cast(float, left**self.power)
+
+
+class CosineAnnealingLR(LRScheduler, torchs.CosineAnnealingLR):
+    """torch's CosineAnnealingLR: eta_min + (base - eta_min) (1 + cos(pi t / T_max)) / 2; it rises again past T_max."""
+
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        # torch leaves the recursion where its denominator is 0
+        if self._step_count == 1 or (epoch - 1 - self.T_max) % (2 * self.T_max) == 0:
+            return False
+        now = 1 + math.cos(math.pi * epoch / self.T_max)
+        before = 1 + math.cos(math.pi * (epoch - 1) / self.T_max)
+        return self._lr().shrink(groups, now / before, self.eta_min)
+
+
+class _Lambdas(LRScheduler):
+    """A scheduler of one function per group; a function that several groups share is called once a step."""
+
+    lr_lambdas: list[Callable[[int], float]]
+
+    def _factors(self, epoch: int) -> Any:
+        """A float for all groups, or a list."""
+        functions = self.lr_lambdas
+        if functions and functions.count(functions[0]) == len(functions):
+            return _plain(functions[0](epoch))
+        values: dict[int, Any] = {}
+        for function in functions:
+            if id(function) not in values:
+                values[id(function)] = _plain(function(epoch))
+        return [values[id(function)] for function in functions]
+
+
+class LambdaLR(_Lambdas, torchs.LambdaLR):
+    """torch's LambdaLR: base times lr_lambda(t). A function of several groups is called once per step."""
+
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        return self._lr().product(groups, self.base_lrs, self._factors(epoch))
+
+
+class MultiplicativeLR(_Lambdas, torchs.MultiplicativeLR):
+    """torch's MultiplicativeLR.
+
+    Every lr times lr_lambda(t) at each step. A function of several groups is called once.
+    """
+
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        factors = self._factors(epoch)
+        if isinstance(factors, float):
+            return self._lr().scale(groups, factors)
+        return self._lr().product(groups, [group["lr"] for group in groups], factors)
+
+
+class _Momentum(LRScheduler):
+    """A scheduler that moves momentum, or beta1, against the lr."""
+
+    __slots__ = ("_momentum",)
+    _momentum: _core.Column
+    use_beta1: bool
+
+    def _momenta(self) -> _core.Column:
+        try:
+            return self._momentum
+        except AttributeError:
+            self._momentum = _core.Column("betas", 0) if self.use_beta1 else _core.Column("momentum")
+            return self._momentum
+
+
+class OneCycleLR(_Momentum, torchs.OneCycleLR):
+    """torch's OneCycleLR: from max_lr / div_factor up to max_lr and down to nearly 0; momentum the other way."""
+
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        if epoch > self.total_steps:
+            return False
+        start = 0.0
+        for phase in self._schedule_phases:
+            end = phase["end_step"]
+            if epoch <= end or phase is self._schedule_phases[-1]:
+                break
+            start = end
+        x = (epoch - start) / (end - start)
+        line = self._anneal_func_type == "linear"
+        weight = x if line else math.cos(math.pi * x) + 1
+        if self.cycle_momentum and not self._momenta().between(
+            groups, phase["start_momentum"], phase["end_momentum"], weight, line
+        ):
+            return False
+        return self._lr().between(groups, phase["start_lr"], phase["end_lr"], weight, line)
+
+
+class CyclicLR(_Momentum, torchs.CyclicLR):
+    """torch's CyclicLR: between base_lr and max_lr, up and down; momentum the other way."""
+
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        cycle = math.floor(1 + epoch / self.total_size)
+        x = 1.0 + epoch / self.total_size - cycle
+        height = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
+        factor = self.scale_fn(cycle if self.scale_mode == "cycle" else epoch)
+        if self.cycle_momentum and not self._momenta().span(
+            groups, self.base_momentums, self.max_momentums, height, factor, True
+        ):
+            return False
+        return self._lr().span(groups, self.base_lrs, self.max_lrs, height, factor, False)
+
+
+class CosineAnnealingWarmRestarts(LRScheduler, torchs.CosineAnnealingWarmRestarts):
+    """torch's CosineAnnealingWarmRestarts: half cosines of T_0, T_0 T_mult, ... steps, from the base lr to eta_min.
+
+    Where torch is wrong: `step(epoch)` finds its cycle by counting, not by a logarithm that misplaces some epochs (with
+    T_0=1 and T_mult=3, torch's step(121) gives eta_min instead of the base lr).
+    """
+
+    def step(self, epoch: float | None = None) -> None:
+        """As torch's: go on by one, or to `epoch`, which may be a fraction."""
+        if epoch is None and self.last_epoch >= 0 and self._native:
+            current, period = self.T_cur + 1, self.T_i
+            if current >= period:
+                current, period = current % period, period * self.T_mult
+            height = 1 + math.cos(math.pi * current / period)
+            if self._lr().anneal(self.optimizer.param_groups, self.base_lrs, self.eta_min, height):
+                self.T_cur, self.T_i = current, period
+                self.last_epoch += 1
+                self.__dict__["_last_lr"] = None
+                return
+        super().step(epoch)
+        if epoch is not None and epoch >= self.T_0 and self.T_mult > 1:
+            start, period = 0, self.T_0
+            while epoch >= start + period:
+                start, period = start + period, period * self.T_mult
+            if (self.T_cur, self.T_i) != (epoch - start, period):
+                self.T_cur, self.T_i = cast(int, epoch - start), period
+                with torchs._enable_get_lr_call(self):
+                    values = self.get_lr()
+                for group, lr in zip(self.optimizer.param_groups, values, strict=True):
+                    torchs._update_param_group_val(group, "lr", lr)
+                self._last_lr = torchs._param_groups_val_list(self.optimizer, "lr")
+
+
+class SequentialLR(torchs.SequentialLR):
+    """torch's SequentialLR: one scheduler after the other; they may be of torch or from here."""
+
+
+class ChainedScheduler(torchs.ChainedScheduler):
+    """torch's ChainedScheduler: several schedulers at each step; they may be of torch or from here."""
+
+
+class ReduceLROnPlateau(torchs.ReduceLROnPlateau):
+    """torch's ReduceLROnPlateau: every lr times factor where a metric stops improving."""
+
+
+class SWALR(swa_utils.SWALR):
+    """torch.optim.swa_utils.SWALR: from the present lr to swa_lr over anneal_epochs, then constant."""
+
+
+class ScheduleLR(LRScheduler):
+    """Drives any torch optimizer by a fastsched Schedule or Plan, all groups in one native call.
+
+    A Schedule multiplies every group's `initial_lr`: after k calls of `step()`, `group["lr"]` is initial_lr *
+    schedule(k). A Plan gives the values themselves, of every hyperparameter that it has: lr, weight_decay, momentum,
+    beta1, beta2, or any other number in the groups.
+
+    Args:
+        optimizer: any torch optimizer.
+        schedule: a Schedule, or a Plan of as many groups as the optimizer has.
+        last_epoch: the index of the last update made; -1 to begin.
+
+    Raises:
+        TypeError: `optimizer` or `schedule` is something else.
+        ValueError: the Plan has another number of groups, or a hyperparameter that a group lacks.
+        KeyError: `last_epoch` is not -1 and a group has no `initial_lr`.
+
+    Example:
+        >>> import torch, fastsched as fs
+        >>> opt = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)
+        >>> scheduler = fs.lr_scheduler.ScheduleLR(opt, fs.Linear(1.0, 0.0, steps=2))
+        >>> opt.step()
+        >>> scheduler.step()
+        >>> scheduler.get_last_lr()
+        [0.25]
+
+    """
+
+    __slots__ = ("_columns", "_plan", "_schedule")
+    _schedule: Schedule | Plan
+    _plan: Plan
+    _columns: list[tuple[str, _core.Column]]
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule | Plan, last_epoch: int = -1) -> None:
+        if not isinstance(schedule, Schedule | Plan):
+            raise TypeError(
+                f"ScheduleLR: schedule must be a fastsched Schedule or Plan, got {shown(schedule)}; "
+                "for example fastsched.Cosine(steps=1000)"
+            )
+        if isinstance(optimizer, Optimizer) and isinstance(schedule, Plan):
+            groups = optimizer.param_groups
+            if len(schedule) != len(groups):
+                raise ValueError(
+                    f"ScheduleLR: the plan must have one group for each of the optimizer's, got {len(schedule)} for "
+                    f"{len(groups)}; make it from optimizer.param_groups"
+                )
+            for name in schedule.names:
+                for index, group in enumerate(groups):
+                    key, place = _where(name)
+                    if key not in group or not (place is None or len(group[key]) == 2):
+                        raise ValueError(
+                            f"ScheduleLR: group {index} has no {name!r}, which the plan moves; leave it out"
+                        )
+        self._schedule = schedule
+        super().__init__(optimizer, last_epoch)
+
+    def _make(self) -> None:
+        """The plan and its columns; base_lrs are known by now."""
+        if isinstance(self._schedule, Plan):
+            self._plan = self._schedule
+        else:
+            self._plan = Plan([{"lr": float(base)} for base in self.base_lrs], self._schedule)
+        columns = [(name, *_where(name)) for name in self._plan.names]
+        self._columns = [
+            (name, _core.Column(key) if place is None else _core.Column(key, place)) for name, key, place in columns
+        ]
+        for name, column in self._columns:
+            if name == "lr":
+                self._column = column
+
+    def _initial_step(self) -> None:
+        self._make()
+        super()._initial_step()
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """The values of `last_epoch`; for torch's own code."""
+        torchs._warn_get_lr_called_within_step(self)
+        values = self._plan.at(max(self.last_epoch, 0))
+        if "lr" not in values:
+            return torchs._param_groups_val_list(self.optimizer, "lr")
+        return [
+            group["lr"] if math.isnan(value) else value
+            for group, value in zip(self.optimizer.param_groups, values["lr"].tolist(), strict=True)
+        ]
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        super()._update_lr(epoch)
+        if len(self._columns) > ("lr" in self._plan.names):
+            self._write_others()
+
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        return "lr" in self._plan.names and self._column.follow(groups, self._row("lr"), float(epoch))
+
+    def _row(self, name: str) -> _core.Row:
+        return cast(_core.Row, self._plan._row(name))
+
+    def _write_others(self) -> None:
+        """Everything but lr."""
+        groups, step = self.optimizer.param_groups, float(self.last_epoch)
+        for name, column in self._columns:
+            if name == "lr" or column.follow(groups, self._row(name), step):
+                continue
+            key, place = _where(name)
+            for group, value in zip(groups, self._plan.at(step)[name].tolist(), strict=True):
+                if math.isnan(value):
+                    continue
+                if place is None:
+                    torchs._update_param_group_val(group, key, value)
+                else:
+                    pair = list(group[key])
+                    pair[place] = value
+                    group[key] = tuple(pair)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict()` returned; the schedule stays that of the code."""
+        super().load_state_dict(state_dict)
+        self._make()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_schedule": self._schedule}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        self._schedule = state.pop("_schedule")
+        self.__dict__.update(state)
+        self._make()
+
+
+class Follow(LRScheduler):
+    """Changes nothing: a scheduler for a framework that demands one, beside an optimizer with a schedule of its own.
+
+    `last_epoch` is the optimizer's position and `get_last_lr()` its learning rates. It attaches nothing to the
+    optimizer, whose step stays one native call.
+
+    Args:
+        optimizer: any torch optimizer; usually one of `fastsched.optim` with `schedule=`.
+
+    Raises:
+        TypeError: it is no optimizer.
+
+    Example:
+        >>> import torch, fastsched as fs
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> opt = fs.optim.SGD([weight], lr=0.5, schedule=fs.Linear(1.0, 0.0, steps=2))
+        >>> scheduler = fs.lr_scheduler.Follow(opt)
+        >>> weight.sum().backward()
+        >>> opt.step()
+        >>> scheduler.step()
+        >>> scheduler.get_last_lr(), scheduler.last_epoch
+        ([0.25], 1)
+
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        self.optimizer = optimizer
+        self._step_count = 1
+
+    @property
+    def last_epoch(self) -> int:
+        """The update about to be made; where the optimizer counts none, how often `step()` was called."""
+        return int(getattr(self.optimizer, "position", self._step_count - 1))
+
+    @last_epoch.setter
+    def last_epoch(self, value: int) -> None:
+        pass  # the optimizer's position, which is loaded with the optimizer
+
+    @property
+    def base_lrs(self) -> list[Any]:  # type: ignore[override]
+        """What every group begins with."""
+        return [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
+
+    @property  # type: ignore[misc]
+    def _last_lr(self) -> list[Any]:  # type: ignore[override]
+        return torchs._param_groups_val_list(self.optimizer, "lr")
+
+    def get_last_lr(self) -> list[Any]:
+        """The learning rate of every group for the update about to be made."""
+        return self._last_lr
+
+    def get_lr(self) -> list[Any]:
+        """As `get_last_lr()`."""
+        return self._last_lr
+
+    def step(self, epoch: int | None = None) -> None:
+        """Do nothing."""
+        self._step_count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of calls; position and learning rates are saved with the optimizer."""
+        return {"_step_count": self._step_count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict()` of this or of another scheduler returned."""
+        self._step_count = int(state_dict.get("_step_count", self._step_count))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+def _plain(value: Any) -> Any:
+    """A number as a float; of anything else torch's code makes what it can."""
+    return float(value) if isinstance(value, (int, float)) else value
+
+
+def _where(name: str) -> tuple[str, int | None]:
+    """Under which key of a group a hyperparameter stands, and where in it."""
+    return ("betas", name == "beta2") if name in ("beta1", "beta2") else (name, None)
