@@ -105,6 +105,7 @@ def _scheduler_twin(scheduler: torchs.LRScheduler, optimizer: Optimizer) -> torc
     own: Any = getattr(lr_scheduler, type(scheduler).__name__, None)
     known = isinstance(own, type) and type(scheduler) in own.__mro__
     twin: Any = own.__new__(own) if known else copy.copy(scheduler)
+    getattr(scheduler, "_last_lr", None)  # of one from here, it stands in __dict__ only once it was read
     twin.__dict__.update(scheduler.__dict__)
     twin.optimizer = optimizer
     if "_schedulers" in twin.__dict__:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer, swa_utils
 from torch.optim import lr_scheduler as torchs
 
 from fastsched import _core
+from fastsched._backend import backend
 from fastsched._check import shown
 from fastsched.plan import Plan
 from fastsched.schedule import Schedule
@@ -45,32 +46,35 @@ __all__ = [
 
 
 class LRScheduler(torchs.LRScheduler):
-    """torch's base class; what subclasses it here may make a step natively.
+    """torch's base class, and of every class here: what subclasses it here may make a step natively.
 
-    A subclass of one of these that defines its own `get_lr` is stepped by torch's code.
+    A subclass that replaces a method which torch computes with, such as `get_lr`, is stepped by torch's code.
     """
 
-    __slots__ = ("_column",)  # no part of state_dict(), which is __dict__
+    __slots__ = ("_column", "_pending")  # no part of state_dict(), which is __dict__
 
     _column: _core.Column
-    _native = True  # False in a class of a user that has a get_lr of its own
+    _pending: bool  # the latest step was native, and nobody has asked for its values
+    _computes: tuple[str, ...] = ("get_lr",)  # what the native step stands for
+    _native = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "get_lr" in cls.__dict__ and not cls.__module__.startswith("fastsched."):
-            cls._native = False
+        own = next(base for base in cls.__mro__ if base.__module__ == __name__)
+        cls._native = all(getattr(cls, name) is getattr(own, name) for name in cls._computes)
 
     def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
-        """Bring all groups to `epoch`, the one after last_epoch; False where torch's code must do it."""
+        """Bring all groups to `epoch`; False, and nothing is changed, where torch's code must do it."""
         return False
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        if epoch is None and self._native and not self._is_initial:
-            following = self.last_epoch + 1
-            if self._native_step(self.optimizer.param_groups, following):
-                self.last_epoch = following
-                self.__dict__["_last_lr"] = None  # read when somebody asks
+        if epoch is None and self._native and not self._is_initial and "get_lr" not in self.__dict__:
+            self.last_epoch += 1
+            if self._native_step(self.optimizer.param_groups, self.last_epoch):
+                self.__dict__.pop("_last_lr", None)
+                self._pending = True
                 return
+            self.last_epoch -= 1  # torch's code counts by itself
         super()._update_lr(epoch)
 
     def _lr(self) -> _core.Column:
@@ -80,28 +84,36 @@ class LRScheduler(torchs.LRScheduler):
             self._column = _core.Column("lr")
             return self._column
 
+    def _settle(self) -> None:
+        """Make `_last_lr` the attribute that it is in torch."""
+        if getattr(self, "_pending", False):
+            self._last_lr = self._column.last()
+
     @property
     def _last_lr(self) -> list[Any]:
-        held = self.__dict__["_last_lr"]
-        if held is None:
-            held = self.__dict__["_last_lr"] = self._column.last()
-        return cast(list[Any], held)
+        self._settle()
+        try:
+            return cast(list[Any], self.__dict__["_last_lr"])
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute '_last_lr'") from None
 
     @_last_lr.setter
     def _last_lr(self, values: list[Any]) -> None:
+        self._pending = False
         self.__dict__["_last_lr"] = values
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's: every attribute but the optimizer."""
-        self._materialize()
+        self._settle()
         return super().state_dict()
 
-    def _materialize(self) -> None:
-        if self.__dict__.get("_last_lr", 0) is None:
-            self.__dict__["_last_lr"] = self._column.last()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's."""
+        self._settle()
+        super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        self._materialize()
+        self._settle()
         return dict(self.__dict__)
 
 
@@ -112,8 +124,10 @@ class _Scaled(LRScheduler):
         raise NotImplementedError
 
     def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
-        # where torch has a case of its own, for an epoch that only it can reach
-        return epoch > 0 and self._lr().scale(groups, self._factor(epoch))
+        if epoch <= 0:  # only torch's code has a case for it
+            return False
+        factor = self._factor(epoch)
+        return type(factor) in (float, int) and self._lr().scale(groups, factor)
 
 
 class StepLR(_Scaled, torchs.StepLR):
@@ -197,7 +211,8 @@ class LambdaLR(_Lambdas, torchs.LambdaLR):
     """torch's LambdaLR: base times lr_lambda(t). A function of several groups is called once per step."""
 
     def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
-        return self._lr().product(groups, self.base_lrs, self._factors(epoch))
+        # asked first, so that no function is called twice
+        return self._lr().reads(groups) and self._lr().product(groups, self.base_lrs, self._factors(epoch))
 
 
 class MultiplicativeLR(_Lambdas, torchs.MultiplicativeLR):
@@ -207,6 +222,8 @@ class MultiplicativeLR(_Lambdas, torchs.MultiplicativeLR):
     """
 
     def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        if len(self.lr_lambdas) != len(groups) or not self._lr().reads(groups):
+            return False
         factors = self._factors(epoch)
         if isinstance(factors, float):
             return self._lr().scale(groups, factors)
@@ -231,8 +248,11 @@ class _Momentum(LRScheduler):
 class OneCycleLR(_Momentum, torchs.OneCycleLR):
     """torch's OneCycleLR: from max_lr / div_factor up to max_lr and down to nearly 0; momentum the other way."""
 
+    _computes = ("get_lr", "_anneal_func", "_annealing_cos", "_annealing_linear")
+
     def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
-        if epoch > self.total_steps:
+        strategy = self.__dict__.get("_anneal_func_type")
+        if epoch > self.total_steps or strategy is None:  # None: a state dict of an older torch was loaded
             return False
         start = 0.0
         for phase in self._schedule_phases:
@@ -241,7 +261,7 @@ class OneCycleLR(_Momentum, torchs.OneCycleLR):
                 break
             start = end
         x = (epoch - start) / (end - start)
-        line = self._anneal_func_type == "linear"
+        line = strategy == "linear"
         weight = x if line else math.cos(math.pi * x) + 1
         if self.cycle_momentum and not self._momenta().between(
             groups, phase["start_momentum"], phase["end_momentum"], weight, line
@@ -254,6 +274,8 @@ class CyclicLR(_Momentum, torchs.CyclicLR):
     """torch's CyclicLR: between base_lr and max_lr, up and down; momentum the other way."""
 
     def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+        if not self._lr().reads(groups):  # asked first, so that no function is called twice
+            return False
         cycle = math.floor(1 + epoch / self.total_size)
         x = 1.0 + epoch / self.total_size - cycle
         height = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
@@ -274,7 +296,7 @@ class CosineAnnealingWarmRestarts(LRScheduler, torchs.CosineAnnealingWarmRestart
 
     def step(self, epoch: float | None = None) -> None:
         """As torch's: go on by one, or to `epoch`, which may be a fraction."""
-        if epoch is None and self.last_epoch >= 0 and self._native:
+        if epoch is None and self.last_epoch >= 0 and self._native and "get_lr" not in self.__dict__:
             current, period = self.T_cur + 1, self.T_i
             if current >= period:
                 current, period = current % period, period * self.T_mult
@@ -282,7 +304,8 @@ class CosineAnnealingWarmRestarts(LRScheduler, torchs.CosineAnnealingWarmRestart
             if self._lr().anneal(self.optimizer.param_groups, self.base_lrs, self.eta_min, height):
                 self.T_cur, self.T_i = current, period
                 self.last_epoch += 1
-                self.__dict__["_last_lr"] = None
+                self.__dict__.pop("_last_lr", None)
+                self._pending = True
                 return
         super().step(epoch)
         if epoch is not None and epoch >= self.T_0 and self.T_mult > 1:
@@ -298,19 +321,19 @@ class CosineAnnealingWarmRestarts(LRScheduler, torchs.CosineAnnealingWarmRestart
                 self._last_lr = torchs._param_groups_val_list(self.optimizer, "lr")
 
 
-class SequentialLR(torchs.SequentialLR):
+class SequentialLR(LRScheduler, torchs.SequentialLR):
     """torch's SequentialLR: one scheduler after the other; they may be of torch or from here."""
 
 
-class ChainedScheduler(torchs.ChainedScheduler):
+class ChainedScheduler(LRScheduler, torchs.ChainedScheduler):
     """torch's ChainedScheduler: several schedulers at each step; they may be of torch or from here."""
 
 
-class ReduceLROnPlateau(torchs.ReduceLROnPlateau):
+class ReduceLROnPlateau(LRScheduler, torchs.ReduceLROnPlateau):
     """torch's ReduceLROnPlateau: every lr times factor where a metric stops improving."""
 
 
-class SWALR(swa_utils.SWALR):
+class SWALR(LRScheduler, swa_utils.SWALR):
     """torch.optim.swa_utils.SWALR: from the present lr to swa_lr over anneal_epochs, then constant."""
 
 
@@ -367,6 +390,10 @@ class ScheduleLR(LRScheduler):
                         raise ValueError(
                             f"ScheduleLR: group {index} has no {name!r}, which the plan moves; leave it out"
                         )
+        if backend() != "native":
+            raise RuntimeError(
+                f"ScheduleLR: needs the native backend, got {backend()!r}; call fastsched.use_backend('native')"
+            )
         self._schedule = schedule
         super().__init__(optimizer, last_epoch)
 

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 #include "bindings/tensor.hpp"
@@ -73,16 +74,25 @@ inline PyObject* item(PyObject* dict, PyObject* key) {
   return value;
 }
 
-// Says whether a dict may have changed since `mark`. Until Python 3.11 every change of any dict takes a new
-// number from one counter (PEP 509), so that an equal number means an untouched dict; later versions always
-// answer "perhaps".
+// Until Python 3.11 every change of any dict takes a new number from one counter (PEP 509), so that an equal
+// number means the same dict, untouched. 0: there is no such number.
+inline std::uint64_t dict_version(PyObject* dict) {
+#if PY_VERSION_HEX < 0x030C0000
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+#else
+  (void)dict;
+  return 0;
+#endif
+}
+
+// Says whether a dict may have changed since `mark`; without dict_version(), always.
 class Watched {
 public:
   void mark(pybind11::object dict) {
     dict_ = std::move(dict);
-    version_ = version();
+    mark();
   }
-  void mark() { version_ = version(); }
+  void mark() { version_ = dict_version(dict_.ptr()); }
   void watch(pybind11::object dict) {  // not looked at yet
     dict_ = std::move(dict);
     version_ = 0;
@@ -90,18 +100,27 @@ public:
   void forget() { version_ = 0; }
   bool is(PyObject* other) const { return dict_.ptr() == other; }
   PyObject* get() const { return dict_.ptr(); }
-  bool unchanged() const { return version_ != 0 && version_ == version(); }
+  bool unchanged() const { return version_ != 0 && version_ == dict_version(dict_.ptr()); }
 
 private:
-  std::uint64_t version() const {
-#if PY_VERSION_HEX < 0x030C0000
-    return reinterpret_cast<PyDictObject*>(dict_.ptr())->ma_version_tag;
-#else
-    return 0;
-#endif
-  }
   pybind11::object dict_;
   std::uint64_t version_ = 0;
+};
+
+// Marks an object as in use; a second thread or a callback that calls it again gets an error instead of
+// chaos.
+class Busy {
+public:
+  Busy(bool& flag, const char* message) : flag_(flag) {
+    if (flag) throw std::runtime_error(message);
+    flag = true;
+  }
+  ~Busy() { flag_ = false; }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+private:
+  bool& flag_;
 };
 
 // The hyperparameters that a schedule may drive. The two betas stand in one tuple.

@@ -95,21 +95,7 @@ struct Param {
   void* plain_data = nullptr;
 };
 
-// Marks the engine as in use; a second thread or a callback that calls step() again gets an error instead of
-// chaos.
-class Busy {
-public:
-  explicit Busy(bool& flag) : flag_(flag) {
-    if (flag) throw std::runtime_error("step: already running; one step at a time per optimizer");
-    flag = true;
-  }
-  ~Busy() { flag_ = false; }
-  Busy(const Busy&) = delete;
-  Busy& operator=(const Busy&) = delete;
-
-private:
-  bool& flag_;
-};
+constexpr const char* running = "step: already running; one step at a time per optimizer";
 
 // Python's cyclic garbage collector rests meanwhile. It would walk all objects again and again while
 // thousands are made that stay (two thirds of a first step of 10,000 parameters), and run code of others
@@ -135,7 +121,7 @@ public:
   // One update of every parameter that has a gradient. `owner` is the torch optimizer; `given_norm` a number
   // that stands for the gradients' norm, or None.
   void step(py::handle owner, const py::object& given_norm) {
-    const Busy busy(busy_);
+    const Busy busy(busy_, running);
     const Release release{grads_, negated_};
     require_weights(owner);
     if (!given_norm.is_none() && options_.max_grad_norm == 0) {
@@ -150,7 +136,7 @@ public:
   // One update of params_[index] alone, at the same position: an optimizer in the backward pass. True where
   // there was a gradient.
   bool step_one(py::handle owner, py::handle param, std::size_t index) {
-    const Busy busy(busy_);
+    const Busy busy(busy_, running);
     const Release release{grads_, negated_};
     require_weights(owner);
     begin(owner);
@@ -167,7 +153,7 @@ public:
 
   // Ends an update that step_one() made parameter by parameter.
   void finish(py::handle owner) {
-    const Busy busy(busy_);
+    const Busy busy(busy_, running);
     refresh_groups(owner);
     advance();
   }
@@ -175,7 +161,7 @@ public:
   // Binds whatever state[p] holds; returns the largest step found there. adopt: tensors that serve as they
   // are are not copied but used in place.
   std::int64_t bind(py::handle owner, bool adopt) {
-    const Busy busy(busy_);
+    const Busy busy(busy_, running);
     refresh_groups(owner);
     adopting_ = adopt;
     try {
@@ -212,7 +198,7 @@ public:
   // that weight decay is measured against (see DecayMode), or empty.
   void move_to(py::handle owner, std::int64_t position, const py::dict& rows, std::vector<double> bases,
                bool keep_written) {
-    const Busy busy(busy_);
+    const Busy busy(busy_, running);
     if (position < 0 || position > (std::int64_t{1} << 53))
       throw py::value_error("move_to: position must be in 0..2**53");
     refresh_groups(owner);
@@ -584,9 +570,12 @@ private:
 
   py::dict as_dict(const State& state) const {
     py::dict dict;
-    dict[names().step] = state.step_tensor;
+    const auto put = [&](PyObject* key, const py::object& value) {
+      if (PyDict_SetItem(dict.ptr(), key, value.ptr()) != 0) throw py::error_already_set();
+    };
+    put(names().step, state.step_tensor);
     for (int o = first; o < operands; ++o) {
-      if (state.tensors[o]) dict[state_key(options_.rule, o)] = state.tensors[o];
+      if (state.tensors[o]) put(state_key(options_.rule, o), state.tensors[o]);
     }
     return dict;
   }
@@ -983,12 +972,16 @@ private:
     negated_.clear();
   }
 
-  // As many threads as torch uses, if each gets as many elements as torch gives to one at least.
+  // As many threads as torch uses, if each gets enough elements to be worth its start: as many as torch gives
+  // to one at least, and of small tensors more, for what describes them is longer than they are (400 x 256
+  // elements take two threads as long as one).
   int threads() const {
-    constexpr std::int64_t worth_a_thread = 1 << 15;
+    constexpr std::int64_t small = 1 << 12, worth_a_thread = 1 << 15, worth_of_small = 1 << 17;
     std::int64_t total = 0;
     for (const TensorUpdate& update : work_) total += update.count;
-    return static_cast<int>(std::clamp<std::int64_t>(total / worth_a_thread, 1, usable_threads()));
+    const bool all_small = total < small * static_cast<std::int64_t>(work_.size());
+    const std::int64_t share = all_small ? worth_of_small : worth_a_thread;
+    return static_cast<int>(std::clamp<std::int64_t>(total / share, 1, usable_threads()));
   }
 
   // Leaves in every group what the next update will use.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,45 +20,57 @@ namespace fastsched {
 namespace {
 
 // One key of every group, such as lr; of betas the element `place`. Every method returns false, and has
-// changed nothing, where a group holds something else than a plain float there (a tensor, an int): torch's
-// own code then does it.
+// changed nothing, where a group holds something else than a plain float there (a tensor, an int), or a list
+// something else than plain numbers: torch's own code then does it.
 class Column : public Zeroed {
 public:
-  Column(const py::str& key, int place) : key_(key), place_(place) {}
+  Column(const py::str& key, int place) : key_(key), place_(place) {
+    if (!PyUnicode_CheckExact(key.ptr())) throw py::type_error("Column: key must be a str");
+  }
+
+  // Whether the other methods would find plain floats.
+  bool reads(const py::list& groups) {
+    const Busy busy(busy_, running);
+    return read(groups);
+  }
 
   // value * factor
   bool scale(const py::list& groups, double factor) {
+    const Busy busy(busy_, running);
     return read(groups) && write([&](std::size_t i) { return values_[i] * factor; });
   }
 
   // factor * (value - floor) + floor
   bool shrink(const py::list& groups, double factor, double floor) {
+    const Busy busy(busy_, running);
     return read(groups) && write([&](std::size_t i) { return factor * (values_[i] - floor) + floor; });
   }
 
   // base * factor, with a factor per group or one for all
-  bool product(const py::list& groups, const py::list& bases, const py::object& factors) {
+  bool product(const py::list& groups, const py::object& bases, const py::object& factors) {
+    const Busy busy(busy_, running);
     std::vector<double> base, factor;
     if (!read(groups) || !numbers(bases, base)) return false;
     if (PyFloat_CheckExact(factors.ptr())) {
       factor.assign(groups_.size(), PyFloat_AS_DOUBLE(factors.ptr()));
-    } else if (!PyList_CheckExact(factors.ptr()) ||
-               !numbers(py::reinterpret_borrow<py::list>(factors), factor)) {
+    } else if (!numbers(factors, factor)) {
       return false;
     }
     return write([&](std::size_t i) { return base[i] * factor[i]; });
   }
 
   // floor + (base - floor) * height / 2
-  bool anneal(const py::list& groups, const py::list& bases, double floor, double height) {
+  bool anneal(const py::list& groups, const py::object& bases, double floor, double height) {
+    const Busy busy(busy_, running);
     std::vector<double> base;
     if (!read(groups) || !numbers(bases, base)) return false;
     return write([&](std::size_t i) { return floor + (base[i] - floor) * height / 2; });
   }
 
   // low + (high - low) * x * factor, or from high down
-  bool span(const py::list& groups, const py::list& lows, const py::list& highs, double x, double factor,
+  bool span(const py::list& groups, const py::object& lows, const py::object& highs, double x, double factor,
             bool down) {
+    const Busy busy(busy_, running);
     std::vector<double> low, high;
     if (!read(groups) || !numbers(lows, low) || !numbers(highs, high)) return false;
     return write([&](std::size_t i) {
@@ -69,6 +82,7 @@ public:
   // From what a group holds under `start` to what it holds under `end`: end + (start - end) / 2 * weight, or
   // (end - start) * weight + start.
   bool between(const py::list& groups, const py::str& start, const py::str& end, double weight, bool line) {
+    const Busy busy(busy_, running);
     if (!read(groups)) return false;
     const std::vector<double>*from = held(start), *to = held(end);
     if (from == nullptr || to == nullptr) return false;
@@ -78,25 +92,32 @@ public:
     });
   }
 
-  // The row's values at a step.
+  // The row's values at a step; NaN leaves a group as it is.
   bool follow(const py::list& groups, const RowObject& row, double step) {
-    if (!read(groups) || row.groups() != groups_.size()) return false;
+    const Busy busy(busy_, running);
+    if (!read(groups) || row.groups() != groups_.size() || !(step >= 0 && step <= 9007199254740992.0))
+      return false;
     scratch_.resize(row.programs.size());
     row_values_.resize(row.groups());
     row.at(step, scratch_.data(), row_values_.data());
     return write([&](std::size_t i) { return std::isnan(row_values_[i]) ? values_[i] : row_values_[i]; });
   }
 
-  // What the latest of these calls left.
+  // What the latest call that returned true left.
   py::list last() const {
-    py::list list(values_.size());
-    for (std::size_t i = 0; i < values_.size(); ++i) list[i] = values_[i];
+    py::list list(last_.size());
+    for (std::size_t i = 0; i < last_.size(); ++i) list[i] = last_[i];
     return list;
   }
 
 private:
+  static constexpr const char* running = "scheduler: already in a step; one at a time";
+
+  // A group is recognised by its address and version alone: an owned reference would close a cycle through
+  // the scheduler that Python's collector cannot see.
   struct Slot {
-    Watched dict;
+    PyObject* dict = nullptr;  // never followed: the group in the list is
+    std::uint64_t version = 0;
     PyObject* object =
         nullptr;         // borrowed from the dict or the tuple; only valid while the dict is unchanged
     py::object tuple;    // of betas
@@ -109,12 +130,17 @@ private:
     if (groups_.size() != count) columns_.clear();
     groups_.resize(count);
     values_.resize(count);
+    owned_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
+      // Looking up a key may run code of another key's, which may do anything to the list.
+      PyObject* group = PyList_GetItem(groups.ptr(), static_cast<Py_ssize_t>(i));
+      if (group == nullptr) throw py::error_already_set();
+      owned_[i] = py::reinterpret_borrow<py::object>(group);
       Slot& slot = groups_[i];
-      PyObject* group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i));
-      if (!slot.dict.is(group) || !slot.dict.unchanged()) {
+      const bool unchanged = slot.dict == group && slot.version != 0 && slot.version == dict_version(group);
+      if (!unchanged) {
         columns_.clear();
-        if (!find(slot, group)) return false;
+        if (!find(slot, group)) return release(false);
       }
       values_[i] = PyFloat_AS_DOUBLE(slot.object);
     }
@@ -122,7 +148,7 @@ private:
   }
 
   bool find(Slot& slot, PyObject* group) const {
-    slot.dict.forget();
+    slot.version = 0;
     if (!PyDict_Check(group)) return false;
     PyObject* object = item(group, key_.ptr());
     slot.tuple = py::object();
@@ -134,18 +160,26 @@ private:
     }
     if (object == nullptr || !PyFloat_CheckExact(object)) return false;
     slot.object = object;
-    slot.dict.mark(py::reinterpret_borrow<py::object>(group));
+    slot.dict = group;
+    slot.version = dict_version(group);
     return true;
+  }
+
+  bool release(bool result) {
+    owned_.clear();
+    return result;
   }
 
   // Where only the dict (or its tuple, which only the dict holds) and this object hold the float, it is
   // overwritten, as Group::write does.
   template <class Value>
   bool write(Value value) {
+    last_.resize(groups_.size());
     for (std::size_t i = 0; i < groups_.size(); ++i) {
       Slot& slot = groups_[i];
-      const double number = values_[i] = value(i);
-      const bool alone = slot.object == slot.written.ptr() && Py_REFCNT(slot.object) == 2 &&
+      const double number = last_[i] = value(i);
+      const bool unchanged = slot.version != 0 && slot.version == dict_version(owned_[i].ptr());
+      const bool alone = unchanged && slot.object == slot.written.ptr() && Py_REFCNT(slot.object) == 2 &&
                          (place_ < 0 || Py_REFCNT(slot.tuple.ptr()) == 2);
       if (alone) {
         reinterpret_cast<PyFloatObject*>(slot.object)->ob_fval = number;
@@ -163,16 +197,19 @@ private:
         }
         slot.tuple = stored;
       }
-      if (PyDict_SetItem(slot.dict.get(), key_.ptr(), stored.ptr()) != 0) throw py::error_already_set();
+      if (PyDict_SetItem(owned_[i].ptr(), key_.ptr(), stored.ptr()) != 0) throw py::error_already_set();
       slot.object = slot.written.ptr();
-      slot.dict.mark();
+      slot.version = unchanged ? dict_version(owned_[i].ptr()) : 0;
     }
-    return true;
+    return release(true);
   }
 
   // A list of plain numbers, one per group.
-  bool numbers(const py::list& list, std::vector<double>& out) const {
-    if (static_cast<std::size_t>(PyList_GET_SIZE(list.ptr())) != groups_.size()) return false;
+  bool numbers(const py::object& list, std::vector<double>& out) const {
+    if (!PyList_CheckExact(list.ptr()) ||
+        static_cast<std::size_t>(PyList_GET_SIZE(list.ptr())) != groups_.size()) {
+      return false;
+    }
     out.resize(groups_.size());
     for (std::size_t i = 0; i < out.size(); ++i) {
       if (!number(PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i)), out[i])) return false;
@@ -180,6 +217,7 @@ private:
     return true;
   }
 
+  // Runs no code: only exact types are read.
   static bool number(PyObject* object, double& out) {
     if (object == nullptr || !(PyFloat_CheckExact(object) || PyLong_CheckExact(object))) return false;
     out = PyFloat_AsDouble(object);
@@ -190,23 +228,22 @@ private:
   // A key of every group, read once while the groups stay as they are; null where one is no plain number.
   const std::vector<double>* held(const py::str& key) {
     const std::string name = key;
-    for (const auto& [known, column] : columns_) {
-      if (known == name) return column.empty() && !groups_.empty() ? nullptr : &column;
-    }
+    const auto known = columns_.find(name);
+    if (known != columns_.end()) return &known->second;
     std::vector<double> column(groups_.size());
     for (std::size_t i = 0; i < column.size(); ++i) {
-      if (!number(item(groups_[i].dict.get(), key.ptr()), column[i])) return nullptr;
+      if (!number(item(owned_[i].ptr(), key.ptr()), column[i])) return nullptr;
     }
-    columns_.reserve(8);  // what was handed out stays where it is
-    columns_.emplace_back(name, std::move(column));
-    return &columns_.back().second;
+    return &columns_.emplace(name, std::move(column)).first->second;
   }
 
   py::str key_;
   int place_ = -1;
+  bool busy_ = false;
   std::vector<Slot> groups_;
-  std::vector<double> values_, row_values_, scratch_;
-  std::vector<std::pair<std::string, std::vector<double>>> columns_;
+  std::vector<py::object> owned_;  // the groups, during a call
+  std::vector<double> values_, last_, row_values_, scratch_;
+  std::map<std::string, std::vector<double>> columns_;
 };
 
 }  // namespace
@@ -214,6 +251,7 @@ private:
 void bind_scheduler(py::module_& m) {
   py::class_<Column>(m, "Column", "One number of every parameter group, as a scheduler changes it.")
       .def(py::init<const py::str&, int>(), py::arg("key"), py::arg("place") = -1)
+      .def("reads", &Column::reads, py::arg("groups"))
       .def("scale", &Column::scale, py::arg("groups"), py::arg("factor"))
       .def("shrink", &Column::shrink, py::arg("groups"), py::arg("factor"), py::arg("floor"))
       .def("product", &Column::product, py::arg("groups"), py::arg("bases"), py::arg("factors"))

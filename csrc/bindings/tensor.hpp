@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <new>
 #include <string>
@@ -179,14 +180,21 @@ inline pybind11::object tensor_over(const Memory& memory, void* data, Format for
                                     const std::vector<std::int64_t>& strides) {
   struct Lease : dlpack::ManagedTensor {
     Memory memory;
-    std::vector<std::int64_t> sizes;
+    std::int64_t few[8];             // shape and strides of most tensors
+    std::vector<std::int64_t> many;  // of others
   };
   auto lease = std::make_unique<Lease>();
   const std::size_t dims = shape.size() - (complex ? 1 : 0);
   lease->memory = memory;
-  lease->sizes.reserve(2 * dims);
-  lease->sizes.assign(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(dims));
-  for (std::size_t d = 0; d < dims; ++d) lease->sizes.push_back(complex ? strides[d] / 2 : strides[d]);
+  std::int64_t* sizes = lease->few;
+  if (2 * dims > std::size(lease->few)) {
+    lease->many.resize(2 * dims);
+    sizes = lease->many.data();
+  }
+  for (std::size_t d = 0; d < dims; ++d) {
+    sizes[d] = shape[d];
+    sizes[dims + d] = complex ? strides[d] / 2 : strides[d];
+  }
   lease->version = {1, 0};
   lease->context = nullptr;
   lease->flags = 0;
@@ -195,13 +203,8 @@ inline pybind11::object tensor_over(const Memory& memory, void* data, Format for
                             : format == Format::bfloat16 ? dlpack::brain_floating
                                                          : dlpack::floating;
   const auto bits = static_cast<std::uint8_t>(bytes_of(format) * (complex ? 16 : 8));
-  lease->tensor = {data,
-                   {dlpack::cpu, 0},
-                   static_cast<std::int32_t>(dims),
-                   {code, bits, 1},
-                   lease->sizes.data(),
-                   lease->sizes.data() + dims,
-                   0};
+  lease->tensor = {
+      data, {dlpack::cpu, 0}, static_cast<std::int32_t>(dims), {code, bits, 1}, sizes, sizes + dims, 0};
   void* object = nullptr;
   if (dlpack::exchange().object_from_managed(lease.get(), &object) != 0) throw pybind11::error_already_set();
   lease.release();
