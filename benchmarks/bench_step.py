@@ -1,4 +1,4 @@
-"""The step beside torch.optim.AdamW(fused=True) and LambdaLR. Each case asserts first that both make the same update.
+"""The step beside torch's fused AdamW. Each case asserts first that both make the same update.
 
 pytest benchmarks --benchmark-json=results.json && python benchmarks/report.py results.json
 """
@@ -6,42 +6,22 @@ pytest benchmarks --benchmark-json=results.json && python benchmarks/report.py r
 import numpy as np
 import pytest
 import torch
+from baselines import streaming
 from beside import beside
+from problems import ALONE, DECAY, EQUAL, MANY_GROUPS, SCHEDULE, assert_same, build, equal
 
 import fastsched as fs
 
-# name: tensors, elements of each, groups, calls in a row, rounds
-CASES = {
-    "400 x 256 in 400 groups": (400, 256, 400, 20, 30),
-    "384 x 256 in 48 groups": (384, 256, 48, 20, 30),
-    "400 x 256 in 1 group": (400, 256, 1, 20, 30),
-    "400 x 65,536 in 200 groups": (400, 65_536, 200, 1, 15),
-    "1 x 26,000,000 in 1 group": (1, 26_000_000, 1, 1, 25),
-}
 TORCH = "torch fused + LambdaLR"
-SCHEDULE = fs.Cosine(steps=10_000).warmup(100, start=0.1)
-
-
-def build(tensors, elements, groups):
-    """Parameter groups with distinct learning rates and with gradients; the same values at every call."""
-    generator = torch.Generator().manual_seed(0)
-    params = [torch.nn.Parameter(torch.randn(elements, generator=generator)) for _ in range(tensors)]
-    for p in params:
-        p.grad = torch.randn(elements, generator=generator)
-    size = tensors // groups
-    return params, [
-        {"params": params[i * size : (i + 1) * size], "lr": 1e-3 * 0.99**i, "weight_decay": 0.05 * (i % 2)}
-        for i in range(groups)
-    ]
 
 
 def ours(tensors, elements, groups):
-    params, param_groups = build(tensors, elements, groups)
+    params, param_groups = build(equal(tensors, elements), groups)
     return params, fs.optim.AdamW(param_groups, schedule=SCHEDULE).step
 
 
 def torchs(tensors, elements, groups):
-    params, param_groups = build(tensors, elements, groups)
+    params, param_groups = build(equal(tensors, elements), groups)
     optimizer = torch.optim.AdamW(param_groups, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, SCHEDULE)
 
@@ -52,27 +32,27 @@ def torchs(tensors, elements, groups):
     return params, step
 
 
-def pair(*case):
-    """Both steps, after one update that must agree."""
-    (mine, step), (theirs, baseline) = ours(*case), torchs(*case)
-    step()
-    baseline()
-    # one update of at most 1e-3: float32 rounding of weights of a few units
-    torch.testing.assert_close([p.detach() for p in mine], [p.detach() for p in theirs], rtol=2**-22, atol=2**-22)
+def agreeing(mine, theirs, updates=1):
+    """Both steps, after updates that must agree."""
+    (params, step), (others, baseline) = mine, theirs
+    for _ in range(updates):
+        step()
+        baseline()
+    assert_same(params, others, updates)
     return step, baseline
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EQUAL)
 def test_step(benchmark, name):
-    *case, calls, rounds = CASES[name]
-    step, baseline = pair(*case)
+    *case, calls, rounds = EQUAL[name]
+    step, baseline = agreeing(ours(*case), torchs(*case))
     beside(benchmark, f"step: {name}", step, TORCH, baseline, calls=calls, rounds=rounds)
 
 
-@pytest.mark.parametrize("name", ["400 x 256 in 400 groups", "384 x 256 in 48 groups"])
+@pytest.mark.parametrize("name", MANY_GROUPS)
 def test_step_after_other_work(benchmark, name):
     """As in training: between two steps, 32 MB of other data pass through the caches."""
-    step, baseline = pair(*CASES[name][:3])
+    step, baseline = agreeing(ours(*EQUAL[name][:3]), torchs(*EQUAL[name][:3]))
     other = np.zeros(1 << 22)
     beside(
         benchmark,
@@ -83,6 +63,56 @@ def test_step_after_other_work(benchmark, name):
         before=lambda: np.add(other, 1, other),
         rounds=200,
     )
+
+
+@pytest.mark.parametrize("name", MANY_GROUPS)
+def test_step_with_scheduled_weight_decay(benchmark, name):
+    """Torch has no scheduler of weight decay: it is written into every group by hand."""
+    tensors, elements, groups, calls, rounds = EQUAL[name]
+    params, param_groups = build(equal(tensors, elements), groups)
+    for group in param_groups:
+        group["weight_decay"] = DECAY * group["weight_decay"]
+    mine = params, fs.optim.AdamW(param_groups, schedule=SCHEDULE).step
+
+    others, param_groups = build(equal(tensors, elements), groups)
+    optimizer = torch.optim.AdamW(param_groups, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, SCHEDULE)
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+
+    def baseline():
+        factor = DECAY(scheduler.last_epoch)
+        for group, decay in zip(optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay * factor
+        optimizer.step()
+        scheduler.step()
+
+    step, baseline = agreeing(mine, (others, baseline), updates=3)
+    beside(
+        benchmark,
+        f"step, lr and weight decay scheduled: {name}",
+        step,
+        TORCH + " + weight decay by hand",
+        baseline,
+        calls=calls,
+        rounds=rounds,
+    )
+
+
+@pytest.mark.parametrize("baseline", ["loop", "torch"])
+@pytest.mark.parametrize("name", ALONE)
+def test_the_step_alone(benchmark, name, baseline):
+    """One group, no schedule: only memory is left to wait for."""
+    shapes = equal(*ALONE[name])
+    params, groups = build(shapes, 1)
+    step = fs.optim.AdamW(groups).step
+    if baseline == "loop":
+        step()
+        label, call = "4-read-3-write loop of the same bytes", streaming(shapes)
+    else:
+        others, groups = build(shapes, 1)
+        step, call = agreeing((params, step), (others, torch.optim.AdamW(groups, fused=True).step))
+        label = "torch fused"
+    beside(benchmark, f"step alone: {name}", step, label, call, rounds=40)
 
 
 def test_groups_cost_nothing(benchmark):

@@ -1,0 +1,69 @@
+"""What the steps are measured on: every size in one place, and the tensors and groups of those sizes."""
+
+import torch
+
+import fastsched as fs
+
+SCHEDULE = fs.Cosine(steps=10_000).warmup(100, start=0.1)
+DECAY = fs.Cosine(1.0, 0.1, steps=10_000)  # of the weight decay, where that is scheduled
+LARGE = 26_000_000  # elements; four float32 arrays of them are 416 MB and fit no cache
+MANY, FEW = 10_000, 100  # groups, where their number is what matters; few where nothing is timed
+
+# name: tensors, elements of each, groups, calls in a row, rounds
+EQUAL = {
+    "400 x 256 in 400 groups": (400, 256, 400, 20, 30),
+    "384 x 256 in 48 groups": (384, 256, 48, 20, 30),
+    "400 x 256 in 1 group": (400, 256, 1, 20, 30),
+    "400 x 65,536 in 200 groups": (400, 65_536, 200, 1, 15),
+    "1 x 26,000,000 in 1 group": (1, LARGE, 1, 1, 25),
+}
+MANY_GROUPS = ("400 x 256 in 400 groups", "384 x 256 in 48 groups")
+
+# name: tensors, elements of each
+ALONE = {
+    "1 x 26,000,000": (1, LARGE),
+    "400 x 65,000": (400, LARGE // 400),
+}
+
+# name: width of the vision transformer, calls in a row, rounds; the narrow one wherever nothing is timed
+NARROW = 64
+VITS = {
+    "ViT-B, 86.6 M": (768, 1, 20),
+    "ViT of width 64, 0.7 M": (NARROW, 10, 40),
+}
+
+
+def equal(tensors, elements):
+    """Shapes of `tensors` vectors."""
+    return [(elements,)] * tensors
+
+
+def vit(width, depth=12, patch=16, image=224, classes=1000):
+    """Shapes of a vision transformer's parameters: 152 at depth 12."""
+    norm = [(width,), (width,)]
+    attention = [(3 * width, width), (3 * width,), (width, width), (width,)]
+    perceptron = [(4 * width, width), (4 * width,), (width, 4 * width), (width,)]
+    tokens = (image // patch) ** 2 + 1
+    stem = [(1, 1, width), (1, tokens, width), (width, 3, patch, patch), (width,)]
+    return [*stem, *[*norm, *attention, *norm, *perceptron] * depth, *norm, (classes, width), (classes,)]
+
+
+def build(shapes, groups):
+    """Parameters and their groups, with distinct learning rates and with gradients; the same values at every call."""
+    generator = torch.Generator().manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=generator)
+    size = len(params) // groups
+    return params, [
+        {"params": params[i * size : (i + 1) * size], "lr": 1e-3 * 0.99**i, "weight_decay": 0.05 * (i % 2)}
+        for i in range(groups)
+    ]
+
+
+def assert_same(mine, theirs, updates=1):
+    """The weights of both agree after so many updates."""
+    # an update is at most 1e-3: what is left is the float32 rounding of weights of a few units
+    rounding = updates * 2**-22
+    mine, theirs = ([p.detach() for p in params] for params in (mine, theirs))
+    torch.testing.assert_close(mine, theirs, rtol=rounding, atol=rounding)
