@@ -17,7 +17,6 @@ from torch.optim import Optimizer, swa_utils
 from torch.optim import lr_scheduler as torchs
 
 from fastsched import _core
-from fastsched._backend import backend
 from fastsched._check import shown
 from fastsched.plan import Plan
 from fastsched.schedule import Schedule
@@ -63,16 +62,25 @@ class LRScheduler(torchs.LRScheduler):
         own = next(base for base in cls.__mro__ if base.__module__ == __name__)
         cls._native = all(getattr(cls, name) is getattr(own, name) for name in cls._computes)
 
-    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
-        """Bring all groups to `epoch`; False, and nothing is changed, where torch's code must do it."""
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool | list[Any]:
+        """Bring all groups to `epoch`; False, and nothing is changed, where torch's code must do it.
+
+        Or the value of each group, where no plain number came out.
+        """
         return False
 
     def _update_lr(self, epoch: int | None = None) -> None:
         if epoch is None and self._native and not self._is_initial and "get_lr" not in self.__dict__:
             self.last_epoch += 1
-            if self._native_step(self.optimizer.param_groups, self.last_epoch):
+            done = self._native_step(self.optimizer.param_groups, self.last_epoch)
+            if done is True:
                 self.__dict__.pop("_last_lr", None)
                 self._pending = True
+                return
+            if done is not False:
+                for group, value in zip(self.optimizer.param_groups, done, strict=True):
+                    torchs._update_param_group_val(group, "lr", value)
+                self._last_lr = torchs._param_groups_val_list(self.optimizer, "lr")
                 return
             self.last_epoch -= 1  # torch's code counts by itself
         super()._update_lr(epoch)
@@ -86,7 +94,7 @@ class LRScheduler(torchs.LRScheduler):
 
     def _settle(self) -> None:
         """Make `_last_lr` the attribute that it is in torch."""
-        if getattr(self, "_pending", False):
+        if getattr(self, "_pending", False) and "_last_lr" not in self.__dict__:  # loading may have put it there
             self._last_lr = self._column.last()
 
     @property
@@ -127,7 +135,7 @@ class _Scaled(LRScheduler):
         if epoch <= 0:  # only torch's code has a case for it
             return False
         factor = self._factor(epoch)
-        return type(factor) in (float, int) and self._lr().scale(groups, factor)
+        return type(factor) in (float, int) and self._lr().scale(groups, float(factor))
 
 
 class StepLR(_Scaled, torchs.StepLR):
@@ -198,7 +206,7 @@ class _Lambdas(LRScheduler):
     def _factors(self, epoch: int) -> Any:
         """A float for all groups, or a list."""
         functions = self.lr_lambdas
-        if functions and functions.count(functions[0]) == len(functions):
+        if functions and all(function is functions[0] for function in functions):
             return _plain(functions[0](epoch))
         values: dict[int, Any] = {}
         for function in functions:
@@ -206,28 +214,40 @@ class _Lambdas(LRScheduler):
                 values[id(function)] = _plain(function(epoch))
         return [values[id(function)] for function in functions]
 
+    def _each(self, factors: Any) -> list[Any]:
+        """One factor per group."""
+        return factors if isinstance(factors, list) else [factors] * len(self.lr_lambdas)
+
 
 class LambdaLR(_Lambdas, torchs.LambdaLR):
     """torch's LambdaLR: base times lr_lambda(t). A function of several groups is called once per step."""
 
-    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool | list[Any]:
         # asked first, so that no function is called twice
-        return self._lr().reads(groups) and self._lr().product(groups, self.base_lrs, self._factors(epoch))
+        if not len(self.lr_lambdas) == len(self.base_lrs) == len(groups) or not self._lr().reads(groups):
+            return False
+        factors = self._factors(epoch)
+        if self._lr().product(groups, self.base_lrs, factors):
+            return True
+        return [base * factor for base, factor in zip(self.base_lrs, self._each(factors), strict=True)]
 
 
 class MultiplicativeLR(_Lambdas, torchs.MultiplicativeLR):
-    """torch's MultiplicativeLR.
+    """torch's MultiplicativeLR: every lr times lr_lambda(t) at each step.
 
-    Every lr times lr_lambda(t) at each step. A function of several groups is called once.
+    A function of several groups is called once per step.
     """
 
-    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
+    def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool | list[Any]:
         if len(self.lr_lambdas) != len(groups) or not self._lr().reads(groups):
             return False
         factors = self._factors(epoch)
-        if isinstance(factors, float):
-            return self._lr().scale(groups, factors)
-        return self._lr().product(groups, [group["lr"] for group in groups], factors)
+        lrs = [group["lr"] for group in groups]
+        if isinstance(factors, float) and self._lr().scale(groups, factors):
+            return True
+        if self._lr().product(groups, lrs, factors):
+            return True
+        return [lr * factor for lr, factor in zip(lrs, self._each(factors), strict=True)]
 
 
 class _Momentum(LRScheduler):
@@ -274,7 +294,8 @@ class CyclicLR(_Momentum, torchs.CyclicLR):
     """torch's CyclicLR: between base_lr and max_lr, up and down; momentum the other way."""
 
     def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
-        if not self._lr().reads(groups):  # asked first, so that no function is called twice
+        # asked first, so that no function is called twice
+        if not self._lr().reads(groups) or (self.cycle_momentum and not self._momenta().reads(groups)):
             return False
         cycle = math.floor(1 + epoch / self.total_size)
         x = 1.0 + epoch / self.total_size - cycle
@@ -386,14 +407,11 @@ class ScheduleLR(LRScheduler):
             for name in schedule.names:
                 for index, group in enumerate(groups):
                     key, place = _where(name)
-                    if key not in group or not (place is None or len(group[key]) == 2):
+                    pair = group.get(key)
+                    if key not in group or not (place is None or (isinstance(pair, tuple | list) and len(pair) == 2)):
                         raise ValueError(
                             f"ScheduleLR: group {index} has no {name!r}, which the plan moves; leave it out"
                         )
-        if backend() != "native":
-            raise RuntimeError(
-                f"ScheduleLR: needs the native backend, got {backend()!r}; call fastsched.use_backend('native')"
-            )
         self._schedule = schedule
         super().__init__(optimizer, last_epoch)
 
@@ -432,16 +450,18 @@ class ScheduleLR(LRScheduler):
             self._write_others()
 
     def _native_step(self, groups: list[dict[str, Any]], epoch: int) -> bool:
-        return "lr" in self._plan.names and self._column.follow(groups, self._row("lr"), float(epoch))
+        return "lr" in self._plan.names and self._follow(self._column, groups, "lr", float(epoch))
 
-    def _row(self, name: str) -> _core.Row:
-        return cast(_core.Row, self._plan._row(name))
+    def _follow(self, column: _core.Column, groups: list[dict[str, Any]], name: str, step: float) -> bool:
+        """Write what the plan says about one hyperparameter; False where Python must, as on the Numba backend."""
+        row = self._plan._row(name)
+        return isinstance(row, _core.Row) and column.follow(groups, row, step)
 
     def _write_others(self) -> None:
         """Everything but lr."""
         groups, step = self.optimizer.param_groups, float(self.last_epoch)
         for name, column in self._columns:
-            if name == "lr" or column.follow(groups, self._row(name), step):
+            if name == "lr" or self._follow(column, groups, name, step):
                 continue
             key, place = _where(name)
             for group, value in zip(groups, self._plan.at(step)[name].tolist(), strict=True):

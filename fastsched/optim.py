@@ -496,14 +496,14 @@ class _Fused(torch.optim.Optimizer):
 
         Example:
             >>> import torch, fastsched as fs
-            >>> model = torch.nn.Linear(1, 1, bias=False)
-            >>> opt = fs.optim.SGD(model.parameters(), lr=model.weight.item(), ema_decay=0.5)
-            >>> model(torch.ones(1)).backward()
-            >>> opt.step()  # the weight is 0 now
+            >>> weight = torch.nn.Parameter(torch.ones(1))
+            >>> opt = fs.optim.SGD([weight], lr=1.0, ema_decay=0.5)
+            >>> weight.sum().backward()
+            >>> opt.step()
             >>> with opt.ema():
-            ...     bool(model.weight == opt.state[model.weight]["ema"])
-            True
-            >>> model.weight.item()
+            ...     weight.item()
+            0.5
+            >>> weight.item()
             0.0
 
         """
@@ -637,6 +637,11 @@ class _Fused(torch.optim.Optimizer):
                     f"{type(self).__name__}: {self._place(param)}: state {key!r} has shape {tuple(value.shape)}, the "
                     f"parameter needs {tuple(tensor.shape)}; load a checkpoint of this model, or delete state[param]"
                 )
+            if hasattr(tensor, "device_mesh") and not hasattr(value, "device_mesh"):
+                from torch.distributed.tensor import distribute_tensor
+
+                sharded = cast(Any, tensor)
+                value = distribute_tensor(value.to(tensor.device), sharded.device_mesh, sharded.placements)
             values[key] = value
         for key, tensor in own.items():
             tensor.copy_(values[key])
@@ -651,9 +656,57 @@ class _Fused(torch.optim.Optimizer):
             return zeros
         raise ValueError(f"{type(self).__name__}: {self._place(param)}: its state has no {key!r}")
 
+    @staticmethod
+    def _as_shard(param: Any, local: Tensor) -> Tensor:
+        """The engine's tensor as a DTensor like `param`."""
+        from torch.distributed.tensor import DTensor
+
+        return DTensor.from_local(
+            local, param.device_mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
+        )
+
+    def _share_of(self, param: Any) -> float:
+        """What each rank counts of a parameter's gradient in a sum over ranks: the whole where it holds a shard."""
+        if not hasattr(param, "device_mesh"):
+            return 1 / self._ranks()[1]
+        copies = 1
+        for placement, size in zip(param.placements, param.device_mesh.shape, strict=True):
+            copies *= 1 if placement.is_shard() else size
+        return 1 / copies
+
+    def _ranks(self) -> tuple[Any, int]:
+        """The process group that all sharded parameters live on, and its size."""
+        meshes = {p.device_mesh for group in self.param_groups for p in group["params"] if hasattr(p, "device_mesh")}
+        if len(meshes) != 1:
+            raise ValueError(
+                f"{type(self).__name__}: the parameters lie on {len(meshes)} device meshes, over which no norm can be "
+                "taken together; use one mesh, or pass grad_norm= to step()"
+            )
+        mesh = meshes.pop()
+        group = mesh.get_group() if mesh.ndim == 1 else torch.distributed.group.WORLD
+        size = torch.distributed.get_world_size(group)
+        if size != mesh.size():
+            raise ValueError(
+                f"{type(self).__name__}: the device mesh has {mesh.size()} of {size} ranks; pass grad_norm= to step()"
+            )
+        return group, size
+
+    def _over_ranks(self, value: float, largest: bool) -> float:
+        """The sum, or the largest, of what every rank passes."""
+        group, _ = self._ranks()
+        everywhere = torch.tensor(value, dtype=torch.float64)
+        operation = torch.distributed.ReduceOp.MAX if largest else torch.distributed.ReduceOp.SUM
+        torch.distributed.all_reduce(everywhere, operation, group)
+        return everywhere.item()
+
     def _refuse(self, param: Tensor, grad: Tensor | None) -> None:
         """Raise the error that says why a step cannot use this parameter or gradient."""
         name = type(self).__name__
+        if getattr(param, "placements", None) != getattr(grad, "placements", None) and hasattr(grad, "placements"):
+            raise ValueError(
+                f"{name}: {self._place(param)}: gradient is placed as {cast(Any, grad).placements}, the parameter as "
+                f"{getattr(param, 'placements', 'a plain tensor')}; redistribute the gradient"
+            )
         if grad is not None and grad.layout is not torch.strided:
             raise RuntimeError(
                 f"{name} does not support sparse gradients ({self._place(param)}); "
@@ -1082,6 +1135,7 @@ def _first(value: Any) -> Any:
 def _unusable(tensor: Tensor) -> str:
     """Why the fused step cannot use a tensor; empty where it can."""
     reason = _core.unreadable(tensor)
+    tensor = getattr(tensor, "_local_tensor", tensor)  # of a DTensor
     if not reason:
         twisted = tensor.is_neg() or tensor.is_conj()
         return "must not be a negated or conjugated view; call resolve_neg().resolve_conj()" if twisted else ""

@@ -90,6 +90,7 @@ struct Param {
   py::object object;
   Watched dict;  // state[p]
   State state;
+  bool sharded = false;            // a DTensor: what this rank holds of it is updated
   bool repeated = false;           // stands earlier too; torch has warned of it, and it is updated once
   PyObject* plain_grad = nullptr;  // the gradient last seen without torch's negative bit; only compared
   void* plain_data = nullptr;
@@ -129,7 +130,7 @@ public:
                             ": step: grad_norm is what max_grad_norm compares with; set max_grad_norm too");
     }
     begin(owner);
-    for (std::size_t index = 0; index < params_.size(); ++index) find_grad(index);
+    for (std::size_t index = 0; index < params_.size(); ++index) find_grad(owner, index);
     if (update(owner, given_norm)) advance();
   }
 
@@ -147,7 +148,7 @@ public:
         throw py::value_error("step: a parameter with a hook is in no group any more");
       index = static_cast<std::size_t>(found - params_.begin());
     }
-    find_grad(index);
+    find_grad(owner, index);
     return update(owner, py::none());
   }
 
@@ -260,8 +261,13 @@ private:
     std::optional<double> norm;
     if (!given_norm.is_none()) norm = read_norm(owner, given_norm);
     collect(owner);
+    const bool measures = !norm && (options_.max_grad_norm > 0 || options_.amp);
+    if (measures && sharded_) {  // every rank takes part, also one without gradients
+      norm = measured_norm(owner, scaling.found_inf) * scaling.unscale;
+      collect(owner);  // the collective has run code
+    }
     if (work_.empty()) return false;
-    if (!norm && (options_.max_grad_norm > 0 || options_.amp)) norm = measured_norm() * scaling.unscale;
+    if (measures && !sharded_) norm = measured_norm(owner, false) * scaling.unscale;
     if (norm) {
       grad_norm_ = norm;
       if (!std::isfinite(*norm)) {
@@ -276,7 +282,7 @@ private:
       return false;
     }
     const bool probe = is_checkpoint_probe();
-    if (create_state()) collect(owner);  // making dicts may have run code: the addresses are read again
+    if (create_state(owner)) collect(owner);  // making dicts may have run code: the addresses are read again
     prepare(scaling, ema_decay);
     if (probe) {  // only what starts as the weights is filled
       for (TensorUpdate& update : work_) {
@@ -345,6 +351,7 @@ private:
     }
     params_.clear();
     group_of_.clear();
+    sharded_ = false;
     state_map_ = Watched();
     std::unordered_set<PyObject*> seen;
     for (std::size_t g = 0; g < groups_.size(); ++g) {
@@ -356,6 +363,8 @@ private:
         params_.push_back(is_first && found != known.end() ? std::move(found->second) : Param());
         params_.back().object = object;
         params_.back().repeated = !is_first;
+        params_.back().sharded = is_sharded(object);
+        sharded_ |= params_.back().sharded;
         group_of_.push_back(g);
       }
       groups_[g].end = params_.size();
@@ -426,7 +435,7 @@ private:
       return;
     }
     View view;
-    if (!read_view(p.object.ptr(), view)) refuse(owner, p, py::none());
+    if (!read_param(p, view)) refuse(owner, p, py::none());
     const Mask mask = needed(group, view.format);
     if (adopting_ && adopt(p, mask, view)) {
       // nothing to copy
@@ -435,6 +444,7 @@ private:
       if (!take_layout(fresh, view)) refuse(owner, p, py::none());
       take_formats(fresh, view.format, mask);
       allocate({&fresh});
+      if (p.sharded) show_as_shards(owner, p, fresh);
       const auto missing = [&](PyObject* key) {
         PyObject* held = item(dict, key);
         return held == nullptr || held == Py_None;
@@ -568,6 +578,18 @@ private:
     }
   }
 
+  static bool read_param(const Param& p, View& view) {
+    if (!p.sharded) return read_view(p.object.ptr(), view);
+    return read_view(shard_of(p.object).ptr(), view);  // the parameter holds it
+  }
+
+  // torch.distributed.checkpoint saves and reshards what is a DTensor like its parameter.
+  static void show_as_shards(py::handle owner, const Param& p, State& state) {
+    for (py::object& tensor : state.tensors) {
+      if (tensor) tensor = owner.attr("_as_shard")(p.object, tensor);
+    }
+  }
+
   py::dict as_dict(const State& state) const {
     py::dict dict;
     const auto put = [&](PyObject* key, const py::object& value) {
@@ -581,7 +603,7 @@ private:
   }
 
   // State for the parameters that see their first gradient; false where there are none.
-  bool create_state() {
+  bool create_state(py::handle owner) {
     std::vector<State*> states;
     for (std::size_t i = 0; i < todo_.size(); ++i) {
       State& state = params_[todo_[i]].state;
@@ -596,6 +618,7 @@ private:
     for (const std::size_t index : todo_) {
       Param& p = params_[index];
       if (p.dict.get() != nullptr && PyDict_Size(p.dict.get()) != 0) continue;
+      if (p.sharded) show_as_shards(owner, p, p.state);
       py::dict dict = as_dict(p.state);
       if (PyDict_SetItem(state_map_.get(), p.object.ptr(), dict.ptr()) != 0) throw py::error_already_set();
       p.dict.mark(std::move(dict));
@@ -652,10 +675,15 @@ private:
   }
 
   // Puts a parameter that has a gradient on the list. Subclasses of Tensor may run code of their own here.
-  void find_grad(std::size_t index) {
+  void find_grad(py::handle owner, std::size_t index) {
     if (params_[index].repeated) return;
     py::object grad = grad_of(params_[index].object);
     if (grad.is_none()) return;
+    if (params_[index].sharded && is_sharded(grad)) {
+      if (!grad.attr("placements").equal(params_[index].object.attr("placements")))
+        refuse(owner, params_[index], grad);
+      grad = shard_of(grad);
+    }
     if (!is_plain(grad) && (truth(grad, "is_neg") || truth(grad, "is_conj"))) grad = resolved(grad);
     todo_.push_back(index);
     grads_.push_back(std::move(grad));
@@ -676,7 +704,7 @@ private:
     for (std::size_t i = 0; i < todo_.size(); ++i) {
       Param& p = params_[todo_[i]];
       py::object& grad = grads_[i];
-      if (!read_view(p.object.ptr(), to) || !read_view(grad.ptr(), from)) refuse(owner, p, grad);
+      if (!read_param(p, to) || !read_view(grad.ptr(), from)) refuse(owner, p, grad);
       if (is_plain(grad) && is_negative(p, grad, from)) {
         grad = resolved(grad);
         if (!read_view(grad.ptr(), from)) refuse(owner, p, grad);
@@ -810,11 +838,24 @@ private:
     return norm;
   }
 
-  double measured_norm() const {
+  // Over all ranks where parameters are sharded; `spoilt` makes it infinite on all of them.
+  double measured_norm(py::handle owner, bool spoilt) {
+    std::vector<double> weights;
+    if (sharded_) {
+      for (const std::size_t index : todo_) {
+        weights.push_back(owner.attr("_share_of")(params_[index].object).cast<double>());
+      }
+    }
     const int count = threads();
-    const py::gil_scoped_release unlocked;
-    return instruction_set().step.norm(work_.data(), static_cast<std::int64_t>(work_.size()), options_.norm,
-                                       count);
+    double sum = 0;
+    {
+      const py::gil_scoped_release unlocked;
+      sum = instruction_set().step.power_sum(work_.data(), static_cast<std::int64_t>(work_.size()),
+                                             sharded_ ? weights.data() : nullptr, options_.norm, count);
+    }
+    if (spoilt) sum = infinity();
+    if (sharded_) sum = owner.attr("_over_ranks")(sum, options_.norm == NormKind::infinity).cast<double>();
+    return options_.norm == NormKind::two ? root(sum) : sum;
   }
 
   double current_ema_decay(py::handle owner) {
@@ -1064,6 +1105,7 @@ private:
   std::vector<Group> groups_;
   std::vector<Param> params_;
   std::vector<std::size_t> group_of_;  // per parameter
+  bool sharded_ = false;               // any of them
 
   // One step's work, kept to be reused: entry i of todo_ and grads_ belongs to work_[i].
   std::vector<TensorUpdate> work_, buffer_work_;
@@ -1110,7 +1152,8 @@ Engine* make_engine(const std::string& rule, const std::string& decay, double no
 }  // namespace
 
 // Why the step cannot use a CPU tensor; empty where it can.
-std::string unreadable(const py::object& tensor) {
+std::string unreadable(const py::object& given) {
+  const py::object tensor = is_sharded(given) ? shard_of(given) : given;
   dlpack::Tensor view;
   if (dlpack::exchange().tensor_from_object(tensor.ptr(), &view) != 0) {
     PyErr_Clear();

@@ -123,6 +123,29 @@ inline bool find_format(dlpack::DataType type, Format& format, bool& complex) {
   return true;
 }
 
+// torch.distributed.tensor.DTensor, if anybody has imported it.
+inline bool is_sharded(pybind11::handle tensor) {
+  namespace py = pybind11;
+  if (is_plain(tensor)) return false;
+  static PyObject* type = nullptr;  // never released, as the types above
+  if (type == nullptr) {
+    const py::str name("torch.distributed.tensor");
+    const py::object module = py::reinterpret_steal<py::object>(PyImport_GetModule(name.ptr()));
+    if (!module) return false;
+    type = py::object(module.attr("DTensor")).release().ptr();
+  }
+  const int result = PyObject_IsInstance(tensor.ptr(), type);
+  if (result < 0) throw py::error_already_set();
+  return result == 1;
+}
+
+// What a rank holds of a DTensor, as a plain tensor: waits for a collective that is still filling it.
+inline pybind11::object shard_of(const pybind11::object& tensor) {
+  pybind11::object local = tensor.attr("_local_tensor");
+  if (!is_plain(local) && pybind11::hasattr(local, "wait")) local = local.attr("wait")();
+  return local;
+}
+
 // False where the tensor has no memory of a known format that can be trusted. Wrapper subclasses (DTensor,
 // FakeTensor, functional tensors) come back with a null address and the full shape.
 inline bool read_view(PyObject* object, View& view) {

@@ -38,8 +38,11 @@ struct StepKernels {
   // One update of every tensor in `work` (see tensors.hpp), spread over `threads` threads in equal shares of
   // elements.
   void (*step)(const TensorUpdate* work, std::int64_t count, int threads);
-  // The norm of all gradients in `work` as they lie in memory; the bits do not depend on threads or order.
-  double (*norm)(const TensorUpdate* work, std::int64_t count, NormKind kind, int threads);
+  // Of all gradients in `work` as they lie in memory: the sum of the elements' sizes, of their squares, or
+  // the largest size. Each tensor's counts `weight` times (null: once). The bits do not depend on threads or
+  // order.
+  double (*power_sum)(const TensorUpdate* work, std::int64_t count, const double* weight, NormKind kind,
+                      int threads);
 };
 
 struct InstructionSet {

@@ -430,7 +430,7 @@ double joined(const TensorUpdate& update, std::int64_t begin, std::int64_t count
 constexpr std::int64_t chunk = 1 << 14;
 
 template <class Kind>
-double joined(const TensorUpdate* work, std::int64_t count, int threads) {
+double joined(const TensorUpdate* work, std::int64_t count, const double* weight, int threads) {
   std::vector<std::int64_t> first_chunk(static_cast<std::size_t>(count) + 1);
   for (std::int64_t i = 0; i < count; ++i)
     first_chunk[i + 1] = first_chunk[i] + (work[i].count + chunk - 1) / chunk;
@@ -452,6 +452,7 @@ double joined(const TensorUpdate* work, std::int64_t count, int threads) {
   for (std::int64_t i = 0; i < count; ++i) {
     double whole = 0;
     for (std::int64_t c = place[i]; c < place[i + 1]; ++c) whole = Kind::join(whole, part[c]);
+    if (weight != nullptr) whole *= weight[i];
     if (whole != whole) return whole;
     tensors.push_back(whole);
   }
@@ -461,14 +462,15 @@ double joined(const TensorUpdate* work, std::int64_t count, int threads) {
   return all;
 }
 
-double norm(const TensorUpdate* work, std::int64_t count, NormKind kind, int threads) {
+double power_sum(const TensorUpdate* work, std::int64_t count, const double* weight, NormKind kind,
+                 int threads) {
   switch (kind) {
     case NormKind::one:
-      return joined<Sum>(work, count, threads);
+      return joined<Sum>(work, count, weight, threads);
     case NormKind::two:
-      return root(joined<SumOfSquares>(work, count, threads));
+      return joined<SumOfSquares>(work, count, weight, threads);
     case NormKind::infinity:
-      return joined<Largest>(work, count, threads);
+      return joined<Largest>(work, count, nullptr, threads);
   }
   return 0;
 }
@@ -476,6 +478,6 @@ double norm(const TensorUpdate* work, std::int64_t count, NormKind kind, int thr
 }  // namespace
 
 extern const StepKernels step_kernels;
-const StepKernels step_kernels = {step, norm};
+const StepKernels step_kernels = {step, power_sum};
 
 }  // namespace fastsched::FASTSCHED_ISA
