@@ -58,9 +58,12 @@ def compile(  # the name that PyTorch's users look for
     """
     twin_class = _TWINS.get(type(optimizer))
     if twin_class is None:
+        wrapped = hasattr(optimizer, "optimizer") or isinstance(optimizer, tuple(_TWINS))
+        advice = (
+            "compile it before a framework wraps it" if wrapped else "fastsched.lr_scheduler.ScheduleLR drives others"
+        )
         raise TypeError(
-            f"compile: optimizer must be a torch.optim.AdamW, Adam or SGD, got {shown(optimizer)}; "
-            "fastsched.lr_scheduler.ScheduleLR drives any other"
+            f"compile: optimizer must be a torch.optim.AdamW, Adam or SGD, got {shown(optimizer)}; {advice}"
         )
     if scheduler is not None and not isinstance(scheduler, torchs.LRScheduler):
         raise TypeError(

@@ -492,8 +492,8 @@ class ScheduleLR(LRScheduler):
 class Follow(LRScheduler):
     """Changes nothing: a scheduler for a framework that demands one, beside an optimizer with a schedule of its own.
 
-    `last_epoch` is the optimizer's position and `get_last_lr()` its learning rates. It attaches nothing to the
-    optimizer, whose step stays one native call.
+    `last_epoch` is the optimizer's position and `get_last_lr()` its learning rates, both as of the latest `step()`, as
+    with torch's schedulers. It attaches nothing to the optimizer, whose step stays one native call.
 
     Args:
         optimizer: any torch optimizer; usually one of `fastsched.optim` with `schedule=`.
@@ -519,15 +519,10 @@ class Follow(LRScheduler):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
         self._step_count = 1
+        self.last_epoch = self._position()
 
-    @property
-    def last_epoch(self) -> int:
-        """The update about to be made; where the optimizer counts none, how often `step()` was called."""
+    def _position(self) -> int:
         return int(getattr(self.optimizer, "position", self._step_count - 1))
-
-    @last_epoch.setter
-    def last_epoch(self, value: int) -> None:
-        pass  # the optimizer's position, which is loaded with the optimizer
 
     @property
     def base_lrs(self) -> list[Any]:  # type: ignore[override]
@@ -536,10 +531,13 @@ class Follow(LRScheduler):
 
     @property  # type: ignore[misc]
     def _last_lr(self) -> list[Any]:  # type: ignore[override]
-        return torchs._param_groups_val_list(self.optimizer, "lr")
+        lrs_at = getattr(self.optimizer, "_lrs_at", None)
+        if lrs_at is None:
+            return torchs._param_groups_val_list(self.optimizer, "lr")
+        return cast(list[Any], lrs_at(self.last_epoch))
 
     def get_last_lr(self) -> list[Any]:
-        """The learning rate of every group for the update about to be made."""
+        """The learning rate of every group as of the latest `step()`."""
         return self._last_lr
 
     def get_lr(self) -> list[Any]:
@@ -547,16 +545,18 @@ class Follow(LRScheduler):
         return self._last_lr
 
     def step(self, epoch: int | None = None) -> None:
-        """Do nothing."""
+        """Look where the optimizer is; nothing is changed."""
         self._step_count += 1
+        self.last_epoch = self._position()
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of calls; position and learning rates are saved with the optimizer."""
-        return {"_step_count": self._step_count}
+        """What a torch scheduler has too, so that one of those can go on from here."""
+        return {"_step_count": self._step_count, "last_epoch": self.last_epoch, "_last_lr": self._last_lr}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what `state_dict()` of this or of another scheduler returned."""
+        """Loads what `state_dict()` of this or of another scheduler returned; the position is the optimizer's."""
         self._step_count = int(state_dict.get("_step_count", self._step_count))
+        self.last_epoch = self._position()
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import profiler
@@ -357,7 +358,8 @@ class _Fused(torch.optim.Optimizer):
 
     def _retime(self, position: int, *, keep_written: bool = False) -> None:
         """Hand the schedules to the engine, which writes what is scheduled into every group, for update `position`."""
-        self._engine.move_to(self, position, self._rows(self._bases), self._measures(self._bases), keep_written)
+        rows = self._rows(self._bases)
+        self._engine.move_to(self, position, rows, self._measures(self._bases), keep_written)
 
     @property
     def position(self) -> int:
@@ -372,6 +374,16 @@ class _Fused(torch.optim.Optimizer):
     def position(self, step: int) -> None:
         step = _POSITION(type(self).__name__, "position", step)
         self._retime(step)
+
+    def _lrs_at(self, position: int) -> list[float]:
+        """What the schedules say for an update; where there is none, what stands in the group."""
+        lrs = self.lrs
+        row = self._rows(self._bases).get("lr")
+        if row is None or position == self.position:
+            return lrs
+        values = np.empty(len(lrs))
+        row.at(float(position), values)
+        return [lr if math.isnan(value) else value for lr, value in zip(lrs, values.tolist(), strict=True)]
 
     @property
     def lrs(self) -> list[float]:
@@ -418,7 +430,7 @@ class _Fused(torch.optim.Optimizer):
         for index in indices:
             if not self._scheduled(bases[index]["lr"]):
                 self.param_groups[index]["lr"] = self.param_groups[index]["lr"] * factor
-        self._bases = bases
+        self._bases[:] = bases  # in place: Lightning calls this with a wrapper as self
         self._engine.move_to(self, self._engine.position, rows, self._measures(bases), True)
 
     # ---- the step
@@ -471,15 +483,21 @@ class _Fused(torch.optim.Optimizer):
     def _notice_scheduler(self) -> None:
         """Warn once where a torch scheduler (it replaces `step` on the instance) drives a self-advancing optimizer."""
         if self._unwarned and "step" in self.__dict__:
-            self._unwarned = False
-            if not any(self._scheduled(base["lr"]) for base in self._bases):
-                return
-            warnings.warn(
-                f"{type(self).__name__}: a learning-rate scheduler is attached to an optimizer that advances its own "
-                "schedule: what the scheduler writes into group['lr'] wins at every step; remove one of the two",
-                UserWarning,
-                stacklevel=3,
-            )
+            self._warn_of_scheduler()
+
+    def _warn_of_scheduler(self) -> None:
+        """Also called by the engine, where `initial_lr`, which every scheduler leaves, has come into a group."""
+        if not self._unwarned:
+            return
+        self._unwarned = False
+        if not any(self._scheduled(base["lr"]) for base in self._bases):
+            return
+        warnings.warn(
+            f"{type(self).__name__}: a learning-rate scheduler is attached to an optimizer that advances its own "
+            "schedule: what the scheduler writes into group['lr'] wins at every step; remove one of the two",
+            UserWarning,
+            stacklevel=4,
+        )
 
     # ---- averages of the weights
 
@@ -565,8 +583,9 @@ class _Fused(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a checkpoint of this optimizer or of its torch namesake.
 
-        The position is recovered from the steps in `state`; base lrs and schedules stay those of the code. The tensors
-        are copied. A checkpoint that does not fit leaves everything as it was.
+        The position is recovered from the steps in `state`, and stays as it is where they are those held already; base
+        lrs and schedules stay those of the code. The tensors are copied. A checkpoint that does not fit leaves
+        everything as it was.
 
         Raises:
             ValueError: groups or shapes don't match.
@@ -584,6 +603,7 @@ class _Fused(torch.optim.Optimizer):
                 "or their shapes differ; pass the ema_buffers that it was saved with"
             )
         before = self._engine, self.state, self.param_groups
+        position, updates = self.position, self._engine.bind(self)
 
         # torch would cast every average to its parameter's dtype. This hook, the last, keeps the state from it.
         def take_state(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -605,6 +625,8 @@ class _Fused(torch.optim.Optimizer):
         finally:
             hook.remove()
             self._loading = None
+        if self.position == updates:  # as Accelerate's prepare() loads what it has just saved
+            self._retime(position)
         for own, average in zip(averages, saved, strict=True):
             own.copy_(average)
         self._engine.average(self._options["ema_buffers"], fresh=saved is averages)

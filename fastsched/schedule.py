@@ -349,6 +349,11 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
     def __hash__(self) -> int:
         return hash(self._tokens())
 
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """Nothing: torch's LambdaLR saves and loads this of every function that is an object."""
+        return {}
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_tokens, (self._tokens(),)
 

@@ -16,7 +16,7 @@ namespace fastsched {
 // Interned once: attribute and key look-ups by identity.
 struct Names {
   PyObject *amsgrad, *betas, *dampening, *decoupled_weight_decay, *ema, *eps, *exp_avg, *exp_avg_sq,
-      *found_inf, *grad, *grad_scale, *lr, *master_param, *max_exp_avg_sq, *maximize, *momentum,
+      *found_inf, *grad, *grad_scale, *initial_lr, *lr, *master_param, *max_exp_avg_sq, *maximize, *momentum,
       *momentum_buffer, *nesterov, *param_groups, *params, *state, *step, *weight_decay;
   PyObject* is_neg;      // the method of torch.Tensor
   PyGetSetDef* grad_of;  // torch.Tensor.grad, called without the attribute machinery (25 ns of 125)
@@ -35,6 +35,7 @@ struct Names {
     intern(found_inf, "found_inf");
     intern(grad, "grad");
     intern(grad_scale, "grad_scale");
+    intern(initial_lr, "initial_lr");
     intern(lr, "lr");
     intern(master_param, "master_param");
     intern(max_exp_avg_sq, "max_exp_avg_sq");
@@ -144,7 +145,8 @@ public:
   double value[hypers] = {};
   double eps = 0, dampening = 0;
   bool maximize = false, amsgrad = false, nesterov = false, decoupled = false;
-  std::size_t end = 0;  // its parameters end here in Engine::params_
+  bool has_initial_lr = false;  // every torch scheduler leaves it
+  std::size_t end = 0;          // its parameters end here in Engine::params_
 
   // Brings the values up to date with `group`, which is param_groups[index].
   void refresh(PyObject* group, std::size_t index, Rule rule) {
@@ -286,6 +288,7 @@ private:
     value[weight_decay] = number(get(names().weight_decay), "weight_decay", index, reread);
     value[lr] = number(get(names().lr), "lr", index, reread);
     maximize = truth(names().maximize);
+    has_initial_lr = item(group, names().initial_lr) != nullptr;
     for (const int h : {lr, weight_decay, momentum}) {
       if (has(rule, h)) object_[h] = item(group, key_of(h));
     }

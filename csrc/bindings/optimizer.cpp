@@ -222,6 +222,8 @@ public:
     if (!bases.empty() && bases.size() != groups_.size()) {
       throw py::value_error("move_to: bases must have one entry per group");
     }
+    // What was there before says nothing about a scheduler on this optimizer.
+    if (!groups_.empty() && groups_[0].has_initial_lr) scheduler_known_ = true;
     std::move(taken, taken + hypers, rows_);
     ema_row_ = std::move(ema_row);
     bases_ = std::move(bases);
@@ -252,6 +254,11 @@ private:
                             " groups, the schedule another number; add groups with add_param_group()");
     }
     todo_.clear();
+    if (!scheduler_known_ && rows_[lr] && !groups_.empty() && groups_[0].has_initial_lr) {
+      scheduler_known_ = true;
+      owner.attr("_warn_of_scheduler")();
+      refresh_groups(owner);
+    }
   }
 
   // The update of what find_grad() found; true where one was made.
@@ -1094,7 +1101,7 @@ private:
   };
 
   Options options_;
-  bool busy_ = false, lent_ = false, fresh_buffers_ = false, adopting_ = false;
+  bool busy_ = false, lent_ = false, fresh_buffers_ = false, adopting_ = false, scheduler_known_ = false;
   std::int64_t position_ = 0;  // the update about to be made
   std::int64_t skipped_ = 0;
   std::optional<double> grad_norm_;
