@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from functools import wraps
 from typing import Any, NoReturn, Unpack, cast
@@ -75,7 +74,7 @@ def compile(  # the name that PyTorch's users look for
             if group.get(flag):
                 raise ValueError(f"compile: group {index} has {flag}={group[flag]}, which has no twin; make it False")
     twin = _twin_of(optimizer, twin_class, options)
-    twin_scheduler = None if scheduler is None else _scheduler_twin(scheduler, twin)
+    twin_scheduler = None if scheduler is None else lr_scheduler._native_twin(scheduler, twin)
     if twin_scheduler is not None:
         twin._opt_called = getattr(optimizer, "_opt_called", False)  # type: ignore[attr-defined]
         _track_steps(twin, twin_scheduler)
@@ -101,19 +100,6 @@ def _twin_of(optimizer: Optimizer, twin_class: type[optim._Fused], options: opti
 
 # AdamW's own, no argument of it.
 _IMPLIED = ("decoupled_weight_decay", optim.AdamW)
-
-
-def _scheduler_twin(scheduler: torchs.LRScheduler, optimizer: Optimizer) -> torchs.LRScheduler:
-    """The same scheduler on another optimizer, of the class here that has its name."""
-    own: Any = getattr(lr_scheduler, type(scheduler).__name__, None)
-    known = isinstance(own, type) and type(scheduler) in own.__mro__
-    twin: Any = own.__new__(own) if known else copy.copy(scheduler)
-    getattr(scheduler, "_last_lr", None)  # of one from here, it stands in __dict__ only once it was read
-    twin.__dict__.update(scheduler.__dict__)
-    twin.optimizer = optimizer
-    if "_schedulers" in twin.__dict__:
-        twin._schedulers = [_scheduler_twin(part, optimizer) for part in twin._schedulers]
-    return cast(torchs.LRScheduler, twin)
 
 
 def _refuse_foreign(scheduler: Any, optimizer: Optimizer) -> None:

@@ -8,6 +8,7 @@ own code does the step.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -41,6 +42,7 @@ __all__ = [
     "ScheduleLR",
     "SequentialLR",
     "StepLR",
+    "get_scheduler",
 ]
 
 
@@ -560,6 +562,60 @@ class Follow(LRScheduler):
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)
+
+
+def get_scheduler(
+    name: str,
+    optimizer: Optimizer,
+    num_warmup_steps: int | None = None,
+    num_training_steps: int | None = None,
+    scheduler_specific_kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """transformers.get_scheduler, with native steps.
+
+    Args:
+        name: one of transformers' names: "linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
+            "constant_with_warmup", "inverse_sqrt", "cosine_with_min_lr", "warmup_stable_decay", ...
+        optimizer: any torch optimizer.
+        num_warmup_steps: updates of the warmup.
+        num_training_steps: updates in all.
+        scheduler_specific_kwargs: as transformers has them for each name.
+
+    Returns:
+        The scheduler that transformers makes, of the class here.
+
+    Raises:
+        ImportError: transformers is not installed.
+        ValueError: transformers' own, for what it misses.
+
+    """
+    try:
+        from transformers import get_scheduler as original
+    except ImportError as error:
+        raise ImportError(
+            "get_scheduler: needs transformers, whose schedules it makes; pip install transformers, or use ScheduleLR"
+        ) from error
+    made = original(
+        name,
+        optimizer,
+        num_warmup_steps=num_warmup_steps,
+        num_training_steps=num_training_steps,
+        scheduler_specific_kwargs=scheduler_specific_kwargs,
+    )
+    return _native_twin(made, optimizer)
+
+
+def _native_twin(scheduler: torchs.LRScheduler, optimizer: Optimizer) -> torchs.LRScheduler:
+    """The same scheduler on an optimizer, of the class here that has its name; one that has none here as it is."""
+    own: Any = globals().get(type(scheduler).__name__)
+    known = isinstance(own, type) and type(scheduler) in own.__mro__
+    twin: Any = own.__new__(own) if known else copy.copy(scheduler)
+    getattr(scheduler, "_last_lr", None)  # of one from here, it stands in __dict__ only once it was read
+    twin.__dict__.update(scheduler.__dict__)
+    twin.optimizer = optimizer
+    if "_schedulers" in twin.__dict__:
+        twin._schedulers = [_native_twin(part, optimizer) for part in twin._schedulers]
+    return cast(torchs.LRScheduler, twin)
 
 
 def _plain(value: Any) -> Any:
