@@ -603,7 +603,7 @@ class _Fused(torch.optim.Optimizer):
                 "or their shapes differ; pass the ema_buffers that it was saved with"
             )
         before = self._engine, self.state, self.param_groups
-        position, updates = self.position, self._engine.bind(self)
+        position, updates = self.position, self._engine.updates
 
         # torch would cast every average to its parameter's dtype. This hook, the last, keeps the state from it.
         def take_state(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -693,7 +693,7 @@ class _Fused(torch.optim.Optimizer):
             return 1 / self._ranks()[1]
         copies = 1
         for placement, size in zip(param.placements, param.device_mesh.shape, strict=True):
-            copies *= 1 if placement.is_shard() else size
+            copies *= size if placement.is_replicate() else 1
         return 1 / copies
 
     def _ranks(self) -> tuple[Any, int]:

@@ -556,6 +556,25 @@ def test_the_position_is_recovered_and_lr_and_schedule_come_from_the_code():
     assert lrs_of(new) == [0.5, 1.0]
 
 
+def test_steps_that_were_written_into_the_live_state_before_it_is_loaded_move_the_position():
+    opt = stepping()
+    opt.step()
+    saved = opt.state_dict()  # torch.distributed.checkpoint loads into these very tensors
+    for held in saved["state"].values():
+        held["step"].fill_(7)
+    opt.load_state_dict(saved)
+    assert opt.position == 7
+
+
+def test_a_position_that_was_set_by_hand_outlives_a_load_of_what_was_just_saved():
+    opt = stepping()
+    opt.step()
+    opt.position = 5
+    opt.load_state_dict(opt.state_dict())
+    assert opt.position == 5
+    assert lrs_of(opt) == [0.1 * COSINE(5), 0.02 * COSINE(5)]
+
+
 def test_loading_copies_the_tensors():
     old = stepping()
     old.step()

@@ -172,6 +172,11 @@ public:
       throw;
     }
     adopting_ = false;
+    return updates();
+  }
+
+  // The largest step that was found or made, whatever somebody has written into the tensors since.
+  std::int64_t updates() const {
     std::int64_t most = 0;
     for (const Param& p : params_) {
       if (p.state.step != nullptr) most = std::max(most, p.state.steps);
@@ -1189,6 +1194,7 @@ void bind_optimizer(py::module_& m) {
            py::arg("master_weights") = false, py::arg("stochastic_rounding") = false, py::arg("state") = "",
            py::arg("seed") = 0)
       .def_property_readonly("position", &Engine::position)
+      .def_property_readonly("updates", &Engine::updates)
       .def_property_readonly("skipped", &Engine::skipped)
       .def_property_readonly("grad_norm", &Engine::grad_norm)
       .def_property("lent", &Engine::lent, &Engine::set_lent)
