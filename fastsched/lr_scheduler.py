@@ -208,7 +208,7 @@ class _Lambdas(LRScheduler):
     def _factors(self, epoch: int) -> Any:
         """A float for all groups, or a list."""
         functions = self.lr_lambdas
-        if functions and all(function is functions[0] for function in functions):
+        if len(set(map(id, functions))) == 1:
             return _plain(functions[0](epoch))
         values: dict[int, Any] = {}
         for function in functions:
@@ -244,9 +244,9 @@ class MultiplicativeLR(_Lambdas, torchs.MultiplicativeLR):
         if len(self.lr_lambdas) != len(groups) or not self._lr().reads(groups):
             return False
         factors = self._factors(epoch)
+        if isinstance(factors, float):
+            return self._lr().scale(groups, factors)
         lrs = [group["lr"] for group in groups]
-        if isinstance(factors, float) and self._lr().scale(groups, factors):
-            return True
         if self._lr().product(groups, lrs, factors):
             return True
         return [lr * factor for lr, factor in zip(lrs, self._each(factors), strict=True)]
