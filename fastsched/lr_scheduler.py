@@ -208,7 +208,7 @@ class _Lambdas(LRScheduler):
     def _factors(self, epoch: int) -> Any:
         """A float for all groups, or a list."""
         functions = self.lr_lambdas
-        if len(set(map(id, functions))) == 1:
+        if functions and all(function is functions[0] for function in functions):
             return _plain(functions[0](epoch))
         values: dict[int, Any] = {}
         for function in functions:
