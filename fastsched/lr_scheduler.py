@@ -353,7 +353,22 @@ class ChainedScheduler(LRScheduler, torchs.ChainedScheduler):
 
 
 class ReduceLROnPlateau(LRScheduler, torchs.ReduceLROnPlateau):
-    """torch's ReduceLROnPlateau: every lr times factor where a metric stops improving."""
+    """torch's ReduceLROnPlateau: every lr times factor where a metric stops improving.
+
+    On an optimizer of `fastsched.optim` with a schedule of its own, what is multiplied is the base lr, and so the whole
+    rest of the schedule.
+    """
+
+    def _reduce_lr(self, epoch: int) -> None:
+        scale = getattr(self.optimizer, "scale_lr", None)
+        if scale is None or len(self.optimizer.param_groups) != len(self.min_lrs):
+            super()._reduce_lr(epoch)
+            return
+        for index, group in enumerate(self.optimizer.param_groups):
+            old = float(group["lr"])
+            new = max(old * self.factor, self.min_lrs[index])
+            if old - new > self.eps:
+                scale(new / old, index)
 
 
 class SWALR(LRScheduler, swa_utils.SWALR):

@@ -3161,3 +3161,23 @@ def evil(act):
 def test_nothing_that_a_look_up_runs_crashes(code):
     done = python(HOSTILE + code)
     assert done.returncode in (0, 1), done.returncode  # an error is an answer; a signal is not
+
+
+def test_reduce_on_plateau_multiplies_the_schedule_of_an_optimizer_that_has_one():
+    opt, weight = followed()
+    plateau = OURS.ReduceLROnPlateau(opt, factor=0.5, patience=0)
+    plateau.step(1.0)
+    line = fs.Linear(1.0, 0.0, steps=10)
+    for step in range(4):
+        assert opt.lrs == [pytest.approx(0.5 * line(step) * 0.5**step, rel=4 * 2**-53)]
+        weight.grad = torch.ones(2)
+        opt.step()
+        plateau.step(1.0)  # no better: halved again
+
+
+def test_reduce_on_plateau_keeps_min_lr_on_an_optimizer_that_has_a_schedule():
+    opt, _ = followed()
+    plateau = OURS.ReduceLROnPlateau(opt, factor=0.5, patience=0, min_lr=0.4)
+    for _ in range(3):
+        plateau.step(1.0)
+    assert opt.lrs == [0.4]
