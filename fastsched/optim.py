@@ -713,21 +713,23 @@ class _Fused(torch.optim.Optimizer):
             )
         return group, size
 
-    def _over_ranks(self, value: float, largest: bool) -> float:
-        """The sum, or the largest, of what every rank passes."""
+    def _over_ranks(self, value: float, made: bool, largest: bool) -> tuple[float, bool]:
+        """The sum, or the largest, of the values that all ranks pass, and whether any passes True."""
         group, _ = self._ranks()
-        everywhere = torch.tensor(value, dtype=torch.float64)
+        # gloo's MAX loses a NaN
+        everywhere = torch.tensor([value if math.isfinite(value) else math.inf, made], dtype=torch.float64)
         operation = torch.distributed.ReduceOp.MAX if largest else torch.distributed.ReduceOp.SUM
         torch.distributed.all_reduce(everywhere, operation, group)
-        return everywhere.item()
+        total, ranks = everywhere.tolist()
+        return total, ranks > 0
 
     def _refuse(self, param: Tensor, grad: Tensor | None) -> None:
         """Raise the error that says why a step cannot use this parameter or gradient."""
         name = type(self).__name__
-        if getattr(param, "placements", None) != getattr(grad, "placements", None) and hasattr(grad, "placements"):
+        if hasattr(grad, "device_mesh") and getattr(param, "device_mesh", None) != cast(Any, grad).device_mesh:
             raise ValueError(
-                f"{name}: {self._place(param)}: gradient is placed as {cast(Any, grad).placements}, the parameter as "
-                f"{getattr(param, 'placements', 'a plain tensor')}; redistribute the gradient"
+                f"{name}: {self._place(param)}: gradient lies on the device mesh {cast(Any, grad).device_mesh}, the "
+                f"parameter on {getattr(param, 'device_mesh', 'none')}; make both DTensors of one mesh"
             )
         if grad is not None and grad.layout is not torch.strided:
             raise RuntimeError(

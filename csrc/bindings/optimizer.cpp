@@ -273,13 +273,16 @@ private:
     std::optional<double> norm;
     if (!given_norm.is_none()) norm = read_norm(owner, given_norm);
     collect(owner);
-    const bool measures = !norm && (options_.max_grad_norm > 0 || options_.amp);
-    if (measures && sharded_) {  // every rank takes part, also one without gradients
-      norm = measured_norm(owner, scaling.found_inf) * scaling.unscale;
-      collect(owner);  // the collective has run code
+    bool made = !work_.empty();  // an update; on another rank, where parameters are sharded and ranks speak
+    if (!norm && (options_.max_grad_norm > 0 || options_.amp)) {
+      if (sharded_) {  // every rank takes part, also one without gradients
+        norm = norm_over_ranks(owner, scaling.found_inf, made) * scaling.unscale;
+        collect(owner);  // the collective has run code
+      } else if (made) {
+        norm = finished(power_sum(nullptr)) * scaling.unscale;
+      }
     }
-    if (work_.empty()) return false;
-    if (measures && !sharded_) norm = measured_norm(owner, false) * scaling.unscale;
+    if (!made) return false;
     if (norm) {
       grad_norm_ = norm;
       if (!std::isfinite(*norm)) {
@@ -293,6 +296,7 @@ private:
       if (options_.zero_grads) run_zeroing();
       return false;
     }
+    if (work_.empty()) return true;
     const bool probe = is_checkpoint_probe();
     if (create_state(owner)) collect(owner);  // making dicts may have run code: the addresses are read again
     prepare(scaling, ema_decay);
@@ -691,14 +695,23 @@ private:
     if (params_[index].repeated) return;
     py::object grad = grad_of(params_[index].object);
     if (grad.is_none()) return;
-    if (params_[index].sharded && is_sharded(grad)) {
-      if (!grad.attr("placements").equal(params_[index].object.attr("placements")))
-        refuse(owner, params_[index], grad);
-      grad = shard_of(grad);
-    }
+    if (params_[index].sharded && is_sharded(grad)) grad = placed(owner, params_[index], grad);
     if (!is_plain(grad) && (truth(grad, "is_neg") || truth(grad, "is_conj"))) grad = resolved(grad);
     todo_.push_back(index);
     grads_.push_back(std::move(grad));
+  }
+
+  // What this rank holds of a sharded gradient, placed as the parameter is: under sequence parallelism those
+  // of norms are partial sums.
+  py::object placed(py::handle owner, const Param& p, const py::object& grad) {
+    const auto same = [&](const char* name) {
+      const py::object theirs = grad.attr(name), ours = p.object.attr(name);
+      return theirs.equal(ours);
+    };
+    if (!same("device_mesh")) refuse(owner, p, grad);
+    if (same("placements")) return shard_of(grad);
+    if (options_.zero_grads) negated_.push_back(grad);
+    return shard_of(grad.attr("redistribute")(py::arg("placements") = p.object.attr("placements")));
   }
 
   py::object resolved(const py::object& grad) {
@@ -850,24 +863,25 @@ private:
     return norm;
   }
 
-  // Over all ranks where parameters are sharded; `spoilt` makes it infinite on all of them.
-  double measured_norm(py::handle owner, bool spoilt) {
-    std::vector<double> weights;
-    if (sharded_) {
-      for (const std::size_t index : todo_) {
-        weights.push_back(owner.attr("_share_of")(params_[index].object).cast<double>());
-      }
-    }
+  double power_sum(const double* weights) const {
     const int count = threads();
-    double sum = 0;
-    {
-      const py::gil_scoped_release unlocked;
-      sum = instruction_set().step.power_sum(work_.data(), static_cast<std::int64_t>(work_.size()),
-                                             sharded_ ? weights.data() : nullptr, options_.norm, count);
+    const py::gil_scoped_release unlocked;
+    return instruction_set().step.power_sum(work_.data(), static_cast<std::int64_t>(work_.size()), weights,
+                                            options_.norm, count);
+  }
+
+  double finished(double sum) const { return options_.norm == NormKind::two ? root(sum) : sum; }
+
+  // `spoilt` makes it infinite on all ranks; `made` becomes true on all if it is on one.
+  double norm_over_ranks(py::handle owner, bool spoilt, bool& made) const {
+    std::vector<double> weights;
+    for (const std::size_t index : todo_) {
+      weights.push_back(owner.attr("_share_of")(params_[index].object).cast<double>());
     }
-    if (spoilt) sum = infinity();
-    if (sharded_) sum = owner.attr("_over_ranks")(sum, options_.norm == NormKind::infinity).cast<double>();
-    return options_.norm == NormKind::two ? root(sum) : sum;
+    const double sum = spoilt ? infinity() : power_sum(weights.data());
+    const py::tuple joined = owner.attr("_over_ranks")(sum, made, options_.norm == NormKind::infinity);
+    made = joined[1].cast<bool>();
+    return finished(joined[0].cast<double>());
   }
 
   double current_ema_decay(py::handle owner) {
