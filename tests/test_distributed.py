@@ -97,12 +97,7 @@ def filled():
 
 
 def sharded(here, model=None):
-    """By FSDP2, layer by layer."""
-    model = model or tiny()
-    for layer in model:
-        if isinstance(layer, nn.Linear):
-            fully_shard(layer, mesh=here.mesh)
-    return fully_shard(model, mesh=here.mesh)
+    return fully_shard(model or tiny(), mesh=here.mesh)
 
 
 def batch(seed):
@@ -230,10 +225,19 @@ RULES = {
 }
 
 
+def layer_by_layer(here):
+    """As large models are sharded; the other scenarios do with fewer collectives."""
+    model = tiny()
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=here.mesh)
+    return sharded(here, model)
+
+
 @scenario("2", "4", **{rule: {"rule": rule} for rule in RULES})
 def fsdp(here, rule):
     make, make_torchs, options = RULES[rule]
-    a, b = sharded(here), sharded(here)
+    a, b = layer_by_layer(here), layer_by_layer(here)
     torchs = make_torchs(b.parameters(), **options)
     return {
         "ours": train(a, make(a.parameters(), **options, schedule=SCHEDULE), here),
@@ -498,8 +502,8 @@ def sequence_parallel(here):
 
     def model():
         torch.manual_seed(0)
-        layers_of_it = nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
-        return nn.Sequential(nn.Unflatten(0, (1, -1)), *parallelize_module(layers_of_it, here.mesh, layers))
+        inner = nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+        return nn.Sequential(nn.Unflatten(0, (1, -1)), *parallelize_module(inner, here.mesh, layers))
 
     a, b, c = model(), model(), model()
     clipping = fs.optim.AdamW(c.parameters(), **ADAM, max_grad_norm=LIMIT)
@@ -1099,6 +1103,7 @@ def test_zero_redundancy_follows_torch_with_a_schedule(run, size):
 
 @pytest.mark.parametrize("way", ["scheduled", "constant"])
 def test_a_consolidated_state_dict_of_zero_redundancy_resumes_to_the_bit(run, way):
+    assert everywhere(run[f"zero_resumes {way}"], "position") == 4
     for found in run[f"zero_resumes {way}"]:
         assert_same_bits(found["path again"], found["path"])
 
