@@ -22,7 +22,7 @@ from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
 from fastsched._backend import backend
-from fastsched._check import LARGEST_STEP, Choice, Flag, Number, shown
+from fastsched._check import LARGEST_STEP, Choice, Flag, Number, is_number, shown
 from fastsched.plan import Plan
 from fastsched.schedule import Schedule
 
@@ -195,7 +195,7 @@ class _Fused(torch.optim.Optimizer):
             given[limit] = _LIMIT(name, limit, given[limit])
         if given["max_grad_norm"] and given["max_grad_value"]:
             raise ValueError(f"{name}: max_grad_norm and max_grad_value cannot clip together; pass one of them")
-        if given["norm_type"] not in (1, 2, math.inf) or isinstance(given["norm_type"], bool):
+        if not is_number(given["norm_type"]) or given["norm_type"] not in (1, 2, math.inf):
             raise ValueError(f"{name}: norm_type must be 1, 2 or inf, got {shown(given['norm_type'])}; 2 is usual")
         if not isinstance(given["ema_decay"], Schedule | None):
             given["ema_decay"] = _DECAY(name, "ema_decay", given["ema_decay"])
@@ -203,6 +203,11 @@ class _Fused(torch.optim.Optimizer):
             given[flag] = _ON(name, flag, given[flag])
         if given["weight_decay_mode"] is not None:
             _MODE(name, "weight_decay_mode", given["weight_decay_mode"])
+        if not isinstance(given["state_dtype"], torch.dtype | None):
+            raise TypeError(
+                f"{name}: state_dtype must be a torch.dtype or None, got {shown(given['state_dtype'])}; "
+                "for example torch.bfloat16"
+            )
         if given["state_dtype"] not in _STATE_DTYPES:
             raise ValueError(
                 f"{name}: state_dtype must be torch.float32 or torch.bfloat16, got {given['state_dtype']}; "

@@ -100,6 +100,15 @@ def sharded(here, model=None):
     return fully_shard(model or tiny(), mesh=here.mesh)
 
 
+def layer_by_layer(here):
+    """As large models are sharded; the other scenarios do with fewer collectives."""
+    model = tiny()
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=here.mesh)
+    return sharded(here, model)
+
+
 def batch(seed):
     return torch.randn(4, 5, generator=torch.Generator().manual_seed(seed))
 
@@ -225,15 +234,6 @@ RULES = {
 }
 
 
-def layer_by_layer(here):
-    """As large models are sharded; the other scenarios do with fewer collectives."""
-    model = tiny()
-    for layer in model:
-        if isinstance(layer, nn.Linear):
-            fully_shard(layer, mesh=here.mesh)
-    return sharded(here, model)
-
-
 @scenario("2", "4", **{rule: {"rule": rule} for rule in RULES})
 def fsdp(here, rule):
     make, make_torchs, options = RULES[rule]
@@ -350,7 +350,7 @@ def scaled(here, make, **options):
 
 @scenario("2", "4")
 def ema(here):
-    model = sharded(here)
+    model = layer_by_layer(here)  # a root with weights stays unsharded after a forward pass alone
     optimizer = fs.optim.AdamW(model.parameters(), **ADAM, ema_decay=0.75)
     start = held(model)
     path = train(model, optimizer, here)

@@ -405,3 +405,30 @@ def test_a_group_that_was_appended_by_hand_is_refused_where_decay_needs_its_base
     opt.param_groups.append({**opt.param_groups[0], "params": [param(2)]})
     with pytest.raises(ValueError, match="param_groups has 2 groups, the schedule another number"):
         opt.step()
+
+
+@pytest.mark.parametrize(
+    ("option", "error", "match"),
+    [
+        ({"max_grad_norm": 0}, ValueError, "max_grad_norm must be > 0"),
+        ({"max_grad_norm": "1"}, TypeError, "max_grad_norm must be a number"),
+        ({"max_grad_norm": 1.0, "max_grad_value": 1.0}, ValueError, "cannot clip together"),
+        ({"norm_type": 3}, ValueError, "norm_type must be 1, 2 or inf, got 3"),
+        ({"norm_type": [2]}, ValueError, "norm_type must be 1, 2 or inf"),
+        ({"ema_decay": 1.5}, ValueError, "ema_decay must be <= 1"),
+        ({"ema_buffers": []}, ValueError, "ema_buffers needs ema_decay"),
+        ({"ema_decay": 0.5, "ema_buffers": [1]}, TypeError, "ema_buffers must be tensors, got 1 at 0"),
+        ({"zero_grads": 1}, TypeError, "zero_grads must be True or False"),
+        ({"amp": None}, TypeError, "amp must be True or False"),
+        ({"weight_decay_mode": "L2"}, ValueError, "weight_decay_mode must be a known one, got 'L2'"),
+        ({"state_dtype": torch.float16}, ValueError, "state_dtype must be torch.float32 or torch.bfloat16"),
+        ({"state_dtype": ["bfloat16"]}, TypeError, "state_dtype must be a torch.dtype or None"),
+        ({"seed": -1}, ValueError, "seed must be >= 0"),
+        ({"clip": 1.0}, TypeError, "unexpected argument 'clip'"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["AdamW", "Adam", "SGD", "Lion"])
+def test_an_option_out_of_range_is_refused_at_construction(name, option, error, match):
+    with pytest.raises(error, match=f"{name}: .*{match}"):
+        getattr(fs.optim, name)([param(3)], **option)

@@ -40,9 +40,8 @@ struct Options {
   double max_grad_norm = 0;   // 0: no clipping
   double max_grad_value = 0;  // 0: no clipping
   bool zero_grads = false, amp = false, ema = false, master_weights = false, stochastic_rounding = false;
-  Format state =
-      Format::float32;  // of the averages, but float64 parameters keep float64 unless it is bfloat16
-  bool state_given = false;
+  bool state_given = false;  // else the averages are float32, or float64 for float64 parameters
+  Format state = Format::float32;
   std::uint64_t seed = 0;
 };
 
