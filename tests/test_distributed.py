@@ -1,6 +1,6 @@
 """On several processes with torch.distributed (gloo, one machine): the trajectories of torch's own optimizers.
 
-This file is also the program of the workers: `run` starts one for each rank, and each of them goes through the
+This file is also the program of the workers: a `Run` forks one for each rank, and each of them goes through the
 scenarios below and saves what it finds. The tests then state one claim each about the findings of all ranks.
 
 A trajectory is the list of what a rank holds of every weight, after every update.
@@ -43,7 +43,7 @@ import fastsched as fs
 LR = 0.05
 LIMIT = 0.5  # of the norms, which are above it in most updates
 UPDATES = 6
-SCHEDULE = fs.Linear(1.0, 0.1, steps=6).warmup(2, start=0.1)  # moves at every update
+SCHEDULE = fs.Linear(1.0, 0.1, steps=7).warmup(2, start=0.1)  # another value at every update
 # With a smaller eps, Adam would magnify what rounding leaves of gradients that nearly cancel between ranks.
 ADAM = {"lr": LR, "eps": 1e-4}
 # A dozen updates of at most LR each, of weights near 1: some float32 roundings.
@@ -587,9 +587,9 @@ def zero_resumes(here, **options):
     new = make(b.parameters())
     new.load_state_dict(saved)
     return {
-        "position": new.optim.position,
         "path": train(a, old, here, updates=range(4, UPDATES)),
         "path again": train(b, new, here, updates=range(4, UPDATES)),
+        "positions": [old.optim.position, new.optim.position],
     }
 
 
@@ -1103,9 +1103,12 @@ def test_zero_redundancy_follows_torch_with_a_schedule(run, size):
 
 @pytest.mark.parametrize("way", ["scheduled", "constant"])
 def test_a_consolidated_state_dict_of_zero_redundancy_resumes_to_the_bit(run, way):
-    assert everywhere(run[f"zero_resumes {way}"], "position") == 4
     for found in run[f"zero_resumes {way}"]:
         assert_same_bits(found["path again"], found["path"])
+
+
+def test_a_consolidated_state_dict_of_zero_redundancy_brings_the_position(run):
+    assert everywhere(run["zero_resumes scheduled"], "positions") == [UPDATES, UPDATES]
 
 
 # ---- checkpoints

@@ -249,7 +249,16 @@ private:
 
   void begin(py::handle owner) {
     refresh_groups(owner);
+    const std::int64_t before = updates();
+    found_state_ = false;
     refresh_state(owner);
+    // ZeroRedundancyOptimizer loads by writing into `state`. A position that was the number of updates still
+    // is.
+    if (found_state_ && position_ == before && updates() > before) {
+      position_ = updates();
+      write_scheduled(true);
+      refresh_groups(owner);
+    }
     const auto other_count = [&](std::size_t count) { return count != groups_.size(); };
     bool stale = !bases_.empty() && other_count(bases_.size());
     for (const py::object& row : rows_) stale |= row && other_count(row.cast<const RowObject&>().groups());
@@ -455,6 +464,7 @@ private:
     if (adopting_ && adopt(p, mask, view)) {
       // nothing to copy
     } else if (!holds_own(p, mask)) {
+      found_state_ = true;
       State fresh;
       if (!take_layout(fresh, view)) refuse(owner, p, py::none());
       take_formats(fresh, view.format, mask);
@@ -1119,7 +1129,8 @@ private:
   };
 
   Options options_;
-  bool busy_ = false, lent_ = false, fresh_buffers_ = false, adopting_ = false, scheduler_known_ = false;
+  bool busy_ = false, lent_ = false, fresh_buffers_ = false, adopting_ = false, scheduler_known_ = false,
+       found_state_ = false;
   std::int64_t position_ = 0;  // the update about to be made
   std::int64_t skipped_ = 0;
   std::optional<double> grad_norm_;
