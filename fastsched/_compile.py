@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from functools import wraps
+from functools import update_wrapper
 from typing import Any, NoReturn, Unpack, cast
 
 import torch
@@ -31,7 +31,8 @@ def compile(  # the name that PyTorch's users look for
 
     Args:
         optimizer: a torch.optim.AdamW, Adam or SGD.
-        scheduler: any torch scheduler on it, composed ones too; or None.
+        scheduler: any torch scheduler on it, composed ones too, or what steps like one (transformers' GreedyLR); or
+            None.
         **options: for the twin, such as max_grad_norm; see `fastsched.optim.Options`.
 
     Returns:
@@ -64,7 +65,7 @@ def compile(  # the name that PyTorch's users look for
         raise TypeError(
             f"compile: optimizer must be a torch.optim.AdamW, Adam or SGD, got {shown(optimizer)}; {advice}"
         )
-    if scheduler is not None and not isinstance(scheduler, torchs.LRScheduler):
+    if scheduler is not None and not (hasattr(scheduler, "optimizer") and callable(getattr(scheduler, "step", None))):
         raise TypeError(
             f"compile: scheduler must be a torch LRScheduler or None, got {shown(scheduler)}; wrap it in one"
         )
@@ -77,7 +78,7 @@ def compile(  # the name that PyTorch's users look for
     twin_scheduler = None if scheduler is None else lr_scheduler._native_twin(scheduler, twin)
     if twin_scheduler is not None:
         twin._opt_called = getattr(optimizer, "_opt_called", False)  # type: ignore[attr-defined]
-        _track_steps(twin, twin_scheduler)
+        twin.step = _Tracked(twin, twin_scheduler)  # type: ignore[method-assign]
     _retire(optimizer)
     if scheduler is not None:
         _retire(scheduler)
@@ -112,23 +113,24 @@ def _refuse_foreign(scheduler: Any, optimizer: Optimizer) -> None:
         _refuse_foreign(part, optimizer)
 
 
-def _track_steps(twin: Optimizer, scheduler: Any) -> None:
-    """Let a torch scheduler see that its optimizer was stepped first, as torch's wrapper of `step` does.
+class _Tracked:
+    """What stands in the place of `step` on a twin, so that a torch scheduler sees that it was stepped first.
 
-    A single scheduler asks once, at its first step; then the wrapper takes itself away.
+    A single scheduler asks once, at its first step; then this takes itself away.
     """
-    method, reference = type(twin).step, weakref.ref(twin)
 
-    @wraps(method)
-    def step(*args: Any, **kwargs: Any) -> Any:
-        optimizer = cast(Any, reference())
-        optimizer._opt_called = True
-        if getattr(scheduler, "_step_count", 1) > 1:
-            del optimizer.step
-        return method(optimizer, *args, **kwargs)
+    def __init__(self, twin: Optimizer, scheduler: Any) -> None:
+        self.method, self.twin, self.scheduler = type(twin).step, weakref.ref(twin), scheduler
+        update_wrapper(self, self.method)
+        self._wrapped_by_lr_sched = True
 
-    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
-    twin.step = step  # type: ignore[method-assign]
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        twin = cast(Any, self.twin())
+        twin._opt_called = True
+        # Not where somebody has wrapped it, or keeps it and calls it again.
+        if getattr(self.scheduler, "_step_count", 1) > 1 and vars(twin).get("step") is self:
+            del twin.step
+        return self.method(twin, *args, **kwargs)
 
 
 class _Retired:

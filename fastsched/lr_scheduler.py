@@ -18,9 +18,10 @@ from torch.optim import Optimizer, swa_utils
 from torch.optim import lr_scheduler as torchs
 
 from fastsched import _core
-from fastsched._check import shown
+from fastsched._agreement import ON_MISMATCH, settled
+from fastsched._check import LARGEST_STEP, Flag, Number, shown
 from fastsched.plan import Plan
-from fastsched.schedule import Schedule
+from fastsched.schedule import Schedule, from_json
 
 __all__ = [
     "SWALR",
@@ -382,10 +383,18 @@ class ScheduleLR(LRScheduler):
     schedule(k). A Plan gives the values themselves, of every hyperparameter that it has: lr, weight_decay, momentum,
     beta1, beta2, or any other number in the groups.
 
+    A loop in timm's manner may call `step_update(num_updates)` after each update and `step(epoch, metric)` after each
+    epoch, in place of `step()`.
+
     Args:
         optimizer: any torch optimizer.
         schedule: a Schedule, or a Plan of as many groups as the optimizer has.
         last_epoch: the index of the last update made; -1 to begin.
+        t_in_epochs: as timm has it: True where the schedule counts epochs, and `step_update` does nothing; False where
+            it counts updates, and `step(epoch)` does nothing. None: False from the first `step_update` on.
+        on_mismatch: keep the schedule in `state_dict()` too, and where a checkpoint's differs from the code's: "error",
+            or go on with that of the "checkpoint" or of the "code", and warn with the fields that differ. None: a
+            checkpoint holds no schedule, and the code's is used.
 
     Raises:
         TypeError: `optimizer` or `schedule` is something else.
@@ -403,34 +412,51 @@ class ScheduleLR(LRScheduler):
 
     """
 
-    __slots__ = ("_columns", "_plan", "_schedule")
+    __slots__ = ("_columns", "_on_mismatch", "_plan", "_schedule", "_t_in_epochs")
     _schedule: Schedule | Plan
     _plan: Plan
+    _t_in_epochs: bool | None
+    _on_mismatch: str | None
     _columns: list[tuple[str, _core.Column]]
 
-    def __init__(self, optimizer: Optimizer, schedule: Schedule | Plan, last_epoch: int = -1) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedule: Schedule | Plan,
+        last_epoch: int = -1,
+        *,
+        t_in_epochs: bool | None = None,
+        on_mismatch: str | None = None,
+    ) -> None:
         if not isinstance(schedule, Schedule | Plan):
             raise TypeError(
                 f"ScheduleLR: schedule must be a fastsched Schedule or Plan, got {shown(schedule)}; "
                 "for example fastsched.Cosine(steps=1000)"
             )
-        if isinstance(optimizer, Optimizer) and isinstance(schedule, Plan):
-            groups = optimizer.param_groups
-            if len(schedule) != len(groups):
-                raise ValueError(
-                    f"ScheduleLR: the plan must have one group for each of the optimizer's, got {len(schedule)} for "
-                    f"{len(groups)}; make it from optimizer.param_groups"
-                )
-            for name in schedule.names:
-                for index, group in enumerate(groups):
-                    key, place = _where(name)
-                    pair = group.get(key)
-                    if key not in group or not (place is None or (isinstance(pair, tuple | list) and len(pair) == 2)):
-                        raise ValueError(
-                            f"ScheduleLR: group {index} has no {name!r}, which the plan moves; leave it out"
-                        )
-        self._schedule = schedule
+        if t_in_epochs is not None:
+            Flag("None leaves it to the loop")("ScheduleLR", "t_in_epochs", t_in_epochs)
+        if on_mismatch is not None:
+            ON_MISMATCH("ScheduleLR", "on_mismatch", on_mismatch)
+        if isinstance(optimizer, Optimizer):
+            self._check_fit(optimizer.param_groups, schedule)
+        self._schedule, self._t_in_epochs, self._on_mismatch = schedule, t_in_epochs, on_mismatch
         super().__init__(optimizer, last_epoch)
+
+    @staticmethod
+    def _check_fit(groups: list[dict[str, Any]], schedule: Schedule | Plan) -> None:
+        if isinstance(schedule, Schedule):
+            return
+        if len(schedule) != len(groups):
+            raise ValueError(
+                f"ScheduleLR: the plan must have one group for each of the optimizer's, got {len(schedule)} for "
+                f"{len(groups)}; make it from optimizer.param_groups"
+            )
+        for name in schedule.names:
+            for index, group in enumerate(groups):
+                key, place = _where(name)
+                pair = group.get(key)
+                if key not in group or not (place is None or (isinstance(pair, tuple | list) and len(pair) == 2)):
+                    raise ValueError(f"ScheduleLR: group {index} has no {name!r}, which the plan moves; leave it out")
 
     def _make(self) -> None:
         """The plan and its columns; base_lrs are known by now."""
@@ -491,19 +517,85 @@ class ScheduleLR(LRScheduler):
                     pair[place] = value
                     group[key] = tuple(pair)
 
+    def step(self, epoch: int | None = None, metric: Any = None) -> None:
+        """Go on by one update; with an epoch, as timm's loops do it once per epoch: see `t_in_epochs`.
+
+        Args:
+            epoch: the epoch to stand at.
+            metric: timm's, ignored.
+
+        """
+        if epoch is None:
+            super().step()
+        elif self._t_in_epochs:
+            self._stand_at(epoch)
+        elif self._t_in_epochs is None:
+            super().step(epoch)
+
+    def step_update(self, num_updates: int, metric: Any = None) -> None:
+        """Stand where the next update is update `num_updates`, as timm; nothing where the schedule counts epochs.
+
+        Args:
+            num_updates: the number of updates made, an int >= 0.
+            metric: timm's, ignored.
+
+        """
+        if self._t_in_epochs:
+            return
+        self._t_in_epochs = False
+        self._stand_at(num_updates)
+
+    def _stand_at(self, step: int) -> None:
+        step = Number("count from 0", least=0, most=LARGEST_STEP, whole=True)("ScheduleLR", "step", step)
+        self._step_count += 1
+        self.last_epoch = step - 1
+        self._update_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's: every attribute but the optimizer; beside them `schedule` with on_mismatch."""
+        state = super().state_dict()
+        return state if self._on_mismatch is None else {**state, "schedule": self._schedule.to_json()}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what `state_dict()` returned; the schedule stays that of the code."""
-        super().load_state_dict(state_dict)
+        """Loads what `state_dict()` returned; the schedule stays that of the code, but see `on_mismatch`.
+
+        Raises:
+            ValueError: the schedules differ, with on_mismatch="error".
+
+        """
+        state = dict(state_dict)
+        text = state.pop("schedule", None)
+        if text is not None and self._on_mismatch is not None:
+            saved = Plan.from_json(text) if isinstance(self._schedule, Plan) else from_json(text)
+            self._check_fit(self.optimizer.param_groups, saved)
+            if settled("ScheduleLR", _described(saved), _described(self._schedule), self._on_mismatch):
+                self._schedule = saved
+        super().load_state_dict(state)
         self._make()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_schedule": self._schedule}
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in self._own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        self._schedule = state.pop("_schedule")
+        for name in self._own:
+            setattr(self, name, state.pop(name))
         self.__dict__.update(state)
         self._make()
+
+    _own = ("_schedule", "_t_in_epochs", "_on_mismatch")
+
+
+def _described(schedule: Schedule | Plan) -> dict[str, Any]:
+    """A schedule, or the values of each group of a plan, by name."""
+    if isinstance(schedule, Schedule):
+        return {"schedule": schedule}
+    return {
+        f"group {index}'s {name}": float(scale) if column < 0 else schedule._curves[column] * float(scale)
+        for name in schedule.names
+        for index, (column, scale) in enumerate(zip(schedule._columns[name], schedule._scales[name], strict=True))
+        if not math.isnan(scale)
+    }
 
 
 class Follow(LRScheduler):
@@ -561,10 +653,14 @@ class Follow(LRScheduler):
         """As `get_last_lr()`."""
         return self._last_lr
 
-    def step(self, epoch: int | None = None) -> None:
-        """Look where the optimizer is; nothing is changed."""
+    def step(self, epoch: int | None = None, metric: Any = None) -> None:
+        """Look where the optimizer is; nothing is changed. `epoch` and `metric` are what loops of others pass."""
         self._step_count += 1
         self.last_epoch = self._position()
+
+    def step_update(self, num_updates: int, metric: Any = None) -> None:
+        """As `step()`: the name that timm has for it."""
+        self.step()
 
     def state_dict(self) -> dict[str, Any]:
         """What a torch scheduler has too, so that one of those can go on from here."""

@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
+from fastsched._agreement import ON_MISMATCH, groups_of_ranks, is_process_group, require_agreement, settled, word
 from fastsched._backend import backend
 from fastsched._check import LARGEST_STEP, Choice, Flag, Number, is_number, shown
 from fastsched.plan import Plan
-from fastsched.schedule import Schedule
+from fastsched.schedule import Schedule, from_json
 
 try:
     from fastsched import _core
@@ -71,6 +72,13 @@ class Options(TypedDict, total=False):
             makes the mean exact.
         seed: of the stochastic rounding. Its bits depend on the seed, the update, the parameter's place among all, and
             the element alone.
+        agree: where the parameters are DTensors or DDP's, compare with the other ranks, at the first step and after
+            loading, in one small collective: the plan's fingerprint, the position, and the groups with their
+            parameters. A mismatch is an error that names rank and field. A process group: compare within it, whatever
+            the parameters are. False: never, where ranks mean to differ.
+        on_mismatch: keep the schedules in `state_dict()` too, and where a checkpoint's differ from the code's: "error",
+            or go on with those of the "checkpoint" or of the "code", and warn with the fields that differ. None: a
+            checkpoint holds no schedules, and the code's are used.
 
     """
 
@@ -87,6 +95,8 @@ class Options(TypedDict, total=False):
     master_weights: bool
     stochastic_rounding: bool
     seed: int
+    agree: bool | torch.distributed.ProcessGroup
+    on_mismatch: str | None
 
 
 _LR = Number("pass a learning rate such as 1e-3, or a Schedule", least=0)
@@ -102,10 +112,16 @@ _FACTOR = Number("pass a factor such as 0.1", least=0)
 _LIMIT = Number("pass a limit such as 1.0, or None", above=0, optional=True)
 _DECAY = Number("pass a number such as 0.999, or a Schedule", least=0, most=1)
 _ON = Flag("pass True to switch it on")
+_AGREE = Flag("or pass the process group whose ranks must agree")
 _MODE = Choice(("l2", "decoupled", "composer", "timm", "cautious"))
 _SEED = Number("pass an int such as 0", least=0, most=2**53, whole=True)
 _DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128}
 _STATE_DTYPES = {None: "", torch.float32: "float32", torch.bfloat16: "bfloat16"}
+# What has to be the same on all ranks, beside the schedules.
+_SHARED_OPTIONS = (
+    *("max_grad_norm", "norm_type", "max_grad_value", "ema_decay", "weight_decay_mode", "amp"),
+    *("state_dtype", "master_weights", "stochastic_rounding", "seed"),
+)
 _DEFAULTS: dict[str, Any] = {
     "schedule": None,
     "max_grad_norm": None,
@@ -120,6 +136,8 @@ _DEFAULTS: dict[str, Any] = {
     "master_weights": False,
     "stochastic_rounding": False,
     "seed": 0,
+    "agree": True,
+    "on_mismatch": None,
 }
 
 _Init = TypeVar("_Init", bound=Callable[..., None])
@@ -201,8 +219,11 @@ class _Fused(torch.optim.Optimizer):
             given["ema_decay"] = _DECAY(name, "ema_decay", given["ema_decay"])
         for flag in ("zero_grads", "amp", "master_weights", "stochastic_rounding"):
             given[flag] = _ON(name, flag, given[flag])
-        if given["weight_decay_mode"] is not None:
-            _MODE(name, "weight_decay_mode", given["weight_decay_mode"])
+        if not is_process_group(given["agree"]):
+            given["agree"] = _AGREE(name, "agree", given["agree"])
+        for choice, rule in (("weight_decay_mode", _MODE), ("on_mismatch", ON_MISMATCH)):
+            if given[choice] is not None:
+                rule(name, choice, given[choice])
         if not isinstance(given["state_dtype"], torch.dtype | None):
             raise TypeError(
                 f"{name}: state_dtype must be a torch.dtype or None, got {shown(given['state_dtype'])}; "
@@ -487,7 +508,7 @@ class _Fused(torch.optim.Optimizer):
 
     def _notice_scheduler(self) -> None:
         """Warn once where a torch scheduler (it replaces `step` on the instance) drives a self-advancing optimizer."""
-        if self._unwarned and "step" in self.__dict__:
+        if self._unwarned and getattr(self.__dict__.get("step"), "_wrapped_by_lr_sched", False):
             self._warn_of_scheduler()
 
     def _warn_of_scheduler(self) -> None:
@@ -558,7 +579,7 @@ class _Fused(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
-            "_options": self._options,
+            "_options": {**self._options, "agree": self._options["agree"] is not False},  # no process group is copied
             "_bases": self._bases,
             "_default_bases": self._default_bases,
             "_position": self._engine.position,
@@ -574,26 +595,103 @@ class _Fused(torch.optim.Optimizer):
         recovered = self._engine.bind(self)
         self._retime(recovered if position is None else position)
 
+    # ---- what ranks and checkpoints must agree on
+
+    def _agree(self) -> None:
+        """Compare with the other ranks; called by the engine at the first step, and after loading."""
+        params = [param for group in self.param_groups for param in group["params"]]
+        agree = self._options["agree"]
+        process_groups = [] if agree is False else groups_of_ranks(params) if agree is True else [agree]
+        if not process_groups:
+            return
+        numbers = [
+            {**group, **{key: base for key, base in bases.items() if self._scheduled(base)}}
+            for group, bases in zip(self.param_groups, self._bases, strict=True)
+        ]
+        shapes = [
+            (group.get("param_names"), [tuple(param.shape) for param in group["params"]]) for group in self.param_groups
+        ]
+        words = {
+            "schedule": word(Plan(numbers, self._options["schedule"]).fingerprint),
+            "options": word(repr([(name, self._options[name]) for name in _SHARED_OPTIONS])),
+            "position": self.position,
+            "groups": len(self.param_groups),
+            "parameters": word(repr(shapes)),
+        }
+        for process_group in process_groups:
+            require_agreement(type(self).__name__, words, self._description, self, process_group)
+
+    def _description(self) -> dict[str, Any]:
+        """Every field that ranks compare."""
+        described = {"position": self.position, "groups": len(self.param_groups), **self._schedules()}
+        described |= {name: self._options[name] for name in _SHARED_OPTIONS}
+        for index, (group, bases) in enumerate(zip(self.param_groups, self._bases, strict=True)):
+            for label, value in group.items():
+                for key, part in _parts(label, value):
+                    if is_number(part) and not (key in bases and self._scheduled(bases[key])):
+                        described[f"group {index}'s {key}"] = part
+            described[f"group {index}'s parameters"] = tuple(tuple(param.shape) for param in group["params"])
+        return described
+
+    def _schedules(self) -> dict[str, Any]:
+        """What the code says that no group and no state holds."""
+        named = {
+            f"group {index}'s {key}": base
+            for index, bases in enumerate(self._bases)
+            for key, base in bases.items()
+            if self._scheduled(base)
+        }
+        return {"schedule": self._options["schedule"], **named}
+
+    def _settle_schedules(self, saved: Any) -> None:
+        """Where a checkpoint's schedules differ from the code's, do what `on_mismatch` says."""
+        name, on_mismatch = type(self).__name__, self._options["on_mismatch"]
+        if on_mismatch is None or saved is None:
+            return
+        if not isinstance(saved, Mapping):
+            raise ValueError(f"{name}: the checkpoint's schedules must be a dict, got {shown(saved)}; save it again")
+        read = {key: from_json(value) if isinstance(value, str) else value for key, value in saved.items()}
+        if not settled(name, read, self._schedules(), on_mismatch):
+            return
+        schedule = read.get("schedule")
+        if not isinstance(schedule, Schedule | None):
+            raise ValueError(f"{name}: the checkpoint's schedule must be one, got {shown(schedule)}; save it again")
+        merged = []
+        for index, bases in enumerate(self._bases):
+            theirs = {key: read[label] for key in self._hypers if (label := f"group {index}'s {key}") in read}
+            for key, value in theirs.items():
+                if not isinstance(value, Schedule):
+                    _HYPERPARAMETERS[key](f"{name}: the checkpoint", f"group {index}'s {key}", value)
+            merged.append({"lr": bases["lr"], **theirs})
+        self._options["schedule"] = schedule  # both in place: wrappers hold the same
+        self._bases[:] = merged
+
     def _adopt_state(self) -> None:
         """Use the tensors that `state` holds, instead of copies of them, where they serve as they are."""
         self._retime(self._engine.bind(self, adopt=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Like torch's, which loads it; beside it `ema_buffers` where those are averaged."""
+        """Like torch's, which loads it; also `ema_buffers` where those are averaged, `schedules` with on_mismatch."""
         state = super().state_dict()
         if averages := [average for _, average in self._options["ema_buffers"]]:
             state["ema_buffers"] = averages
+        if self._options["on_mismatch"] is not None:
+            state["schedules"] = {
+                name: value.to_json() if isinstance(value, Schedule) else value
+                for name, value in self._schedules().items()
+            }
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a checkpoint of this optimizer or of its torch namesake.
 
         The position is recovered from the steps in `state`, and stays as it is where they are those held already; base
-        lrs and schedules stay those of the code. The tensors are copied. A checkpoint that does not fit leaves
-        everything as it was.
+        lrs and schedules stay those of the code, but see `on_mismatch`. The tensors are copied. A checkpoint that does
+        not fit leaves everything as it was.
 
         Raises:
-            ValueError: groups or shapes don't match.
+            ValueError: groups, shapes or, with on_mismatch="error", schedules don't match.
+            RuntimeError: ranks have loaded what does not agree.
 
         """
         if self._engine.lent:
@@ -608,6 +706,7 @@ class _Fused(torch.optim.Optimizer):
                 "or their shapes differ; pass the ema_buffers that it was saved with"
             )
         before = self._engine, self.state, self.param_groups
+        bases, schedule = list(self._bases), self._options["schedule"]
         position, updates = self.position, self._engine.updates
 
         # torch would cast every average to its parameter's dtype. This hook, the last, keeps the state from it.
@@ -623,15 +722,18 @@ class _Fused(torch.optim.Optimizer):
 
         hook = self.register_load_state_dict_pre_hook(take_state)
         try:
+            self._settle_schedules(state_dict.get("schedules"))
             super().load_state_dict(cast(dict[str, Any], state_dict))
+            if self.position == updates:  # as Accelerate's prepare() loads what it has just saved
+                self._retime(position)
+            self._agree()
         except BaseException:
             self._engine, self.state, self.param_groups = before
+            self._bases[:], self._options["schedule"] = bases, schedule
             raise
         finally:
             hook.remove()
             self._loading = None
-        if self.position == updates:  # as Accelerate's prepare() loads what it has just saved
-            self._retime(position)
         for own, average in zip(averages, saved, strict=True):
             own.copy_(average)
         self._engine.average(self._options["ema_buffers"], fresh=saved is averages)

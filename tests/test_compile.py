@@ -1,6 +1,7 @@
 """fastsched.compile: a running torch pair goes on as its twin, and the old pair is out of use."""
 
 import copy
+import functools
 import gc
 import warnings
 import weakref
@@ -263,3 +264,51 @@ def test_the_twins_are_freed_without_the_garbage_collector():
         assert alive() is None
     finally:
         gc.enable()
+
+
+def test_a_step_that_was_kept_serves_for_good():
+    ours, theirs = (pair(scheduler=SCHEDULERS["StepLR"]) for _ in range(2))
+    optimizer, scheduler = fs.compile(*ours[1:])
+    step, theirs_step = optimizer.step, theirs[1].step
+    for t in range(5):
+        give_grads(ours[0], seed=t)
+        give_grads(theirs[0], seed=t)
+        for call in (step, scheduler.step, theirs_step, theirs[2].step):
+            call()
+    torch.testing.assert_close([p.detach() for p in ours[0]], [p.detach() for p in theirs[0]], rtol=1e-5, atol=2e-6)
+
+
+def test_a_wrapper_around_step_stays():
+    params, optimizer, scheduler = pair(scheduler=SCHEDULERS["StepLR"])
+    optimizer, scheduler = fs.compile(optimizer, scheduler)
+    seen, original = [], optimizer.step
+
+    @functools.wraps(original)  # torch's schedulers warn of others
+    def wrapper():
+        seen.append(True)
+        original()
+
+    optimizer.step = wrapper
+    run(params, optimizer, scheduler, range(4))
+    assert len(seen) == 4
+
+
+class Halves:
+    """What steps like a scheduler, and is none of torch's, as transformers' GreedyLR."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def step(self):
+        for group in self.optimizer.param_groups:
+            group["lr"] *= 0.5
+
+
+def test_what_steps_like_a_scheduler_goes_on_with_the_twin():
+    params, optimizer, scheduler = pair(scheduler=Halves)
+    run(params, optimizer, scheduler, range(2))
+    twin, twin_scheduler = fs.compile(optimizer, scheduler)
+    run(params, twin, twin_scheduler, range(2, 4))
+    assert [group["lr"] for group in twin.param_groups] == [0.1 * 0.5**i * 0.5**4 for i in range(3)]
+    with pytest.raises(RuntimeError, match="has taken it over"):
+        scheduler.step()

@@ -9,6 +9,7 @@ A trajectory is the list of what a rank holds of every weight, after every updat
 import copy
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -543,6 +544,102 @@ def grid(here, way):
         "norms": norms,
         "gathered": gathered,
     }
+
+
+# ---- what ranks agree on
+
+ALIKE = {"schedule": SCHEDULE, "position": 0, "weight_decay": 0.01, "max_grad_norm": None, "swapped": False}
+UNLIKE = {
+    "schedule": fs.Linear(1.0, 0.1, steps=9).warmup(2, start=0.1),
+    "position": 3,
+    "weight_decay": 0.02,
+    "max_grad_norm": 1.0,
+    "swapped": True,
+}
+
+
+def wrapped(here, way):
+    if way == "fsdp":
+        return sharded(here)
+    return DistributedDataParallel(tiny()) if way == "ddp" else tiny()
+
+
+def one_of_many(here, way, *, schedule, position, weight_decay, max_grad_norm, swapped, **options):
+    """A model and its optimizer with two groups."""
+    model = wrapped(here, way)
+    weights = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim != 2]
+    groups = [{"params": others}, {"params": weights}] if swapped else [{"params": weights}, {"params": others}]
+    settings = {**ADAM, "schedule": schedule, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
+    optimizer = fs.optim.AdamW(groups, **settings, **options)
+    optimizer.position = position
+    return model, optimizer
+
+
+def outcome(call, model):
+    """The error, and whether the weights moved."""
+    before = held(model)
+    try:
+        call()
+    except RuntimeError as error:
+        return str(error), not same(held(model), before)
+    return "", not same(held(model), before)
+
+
+@scenario("2", "4", **{f"{way} {what}": {"way": way, "what": what} for way in ("ddp", "fsdp") for what in UNLIKE})
+def disagree(here, way, what):
+    """The last rank differs."""
+    model, optimizer = one_of_many(here, way, **{**ALIKE, **({what: UNLIKE[what]} if here.last else {})})
+    backward(model, here, 0)
+    return outcome(optimizer.step, model)
+
+
+@scenario("2", ddp={"way": "ddp"}, fsdp={"way": "fsdp"})
+def disagree_after_loading(here, way):
+    model, optimizer = one_of_many(here, way, **ALIKE)
+    train(model, optimizer, here, updates=range(2))
+    checkpoint = optimizer.state_dict()
+    if here.last:
+        for state in checkpoint["state"].values():
+            state["step"] = state["step"] + 5
+    before = state_of(optimizer, model, local)
+    error, _ = outcome(lambda: optimizer.load_state_dict(checkpoint), model)
+    return error, optimizer.position, before, state_of(optimizer, model, local)
+
+
+@scenario("2", false={"agree": False}, plain={"way": "plain"})
+def may_differ(here, agree=True, way="ddp"):
+    settings = {**ALIKE, "schedule": UNLIKE["schedule"]} if here.last else ALIKE
+    model, optimizer = one_of_many(here, way, **settings, agree=agree)
+    backward(model, here, 0)
+    return outcome(optimizer.step, model)
+
+
+@scenario("2")
+def told_to_agree(here):
+    """Parameters that torch.distributed knows nothing of."""
+    settings = {**ALIKE, "schedule": UNLIKE["schedule"]} if here.last else ALIKE
+    model, optimizer = one_of_many(here, "plain", **settings, agree=dist.group.WORLD)
+    backward(model, here, 0)
+    return outcome(optimizer.step, model)
+
+
+@scenario("2", "4", ddp={"way": "ddp"}, fsdp={"way": "fsdp"})
+def collectives(here, way):
+    """How often ranks are asked, over a first step, three more, and one after loading."""
+    model, optimizer = one_of_many(here, way, **ALIKE)
+    asked, original = [], dist.all_gather
+    dist.all_gather = lambda tensors, tensor, group: (asked.append(tensor.nbytes), original(tensors, tensor, group))
+    try:
+        counts = []
+        for updates in (range(1), range(1, 4)):
+            train(model, optimizer, here, updates=updates)
+            counts.append(len(asked))
+        optimizer.load_state_dict(optimizer.state_dict())
+        counts.append(len(asked))
+        return counts, max(asked)
+    finally:
+        dist.all_gather = original
 
 
 # ---- ZeroRedundancyOptimizer
@@ -1090,6 +1187,59 @@ def test_a_grid_of_ranks_follows_torch_with_clipping(runs, way):
 def test_the_norm_over_a_grid_is_that_of_the_gathered_gradients(runs, way):
     for found in runs("4")[f"grid {way}"]:
         close(found["norms"], found["gathered"])
+
+
+# ---- what ranks agree on
+
+SAID = {
+    "schedule": r"in schedule \(schedule: Linear's steps: 7 on rank 0, 9 on rank {last}\)",
+    "position": r"in position \(position: 0 on rank 0, 3 on rank {last}\)",
+    "weight_decay": r"in schedule \(group 0's weight_decay: 0.01 on rank 0, 0.02 on rank {last}; group 1's",
+    "max_grad_norm": r"in options \(max_grad_norm: none on rank 0, 1.0 on rank {last}\)",
+    "swapped": r"in parameters \(group 0's parameters: \(\(7, 5\), ",
+}
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_a_rank_that_differs_is_named_with_the_field_on_every_rank(run, way, what):
+    last = run.world - 1
+    for error, _ in run[f"disagree {way} {what}"]:
+        assert re.match(rf"AdamW: rank {last} differs from rank 0 {SAID[what].format(last=last)}", error)
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_a_step_on_which_ranks_disagree_changes_nothing(run, way, what):
+    assert not any(moved for _, moved in run[f"disagree {way} {what}"])
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_ranks_that_load_what_differs_say_so_and_keep_what_they_had(runs, way):
+    for error, position, before, after in runs("2")[f"disagree_after_loading {way}"]:
+        assert "rank 1 differs from rank 0 in position (position: 2 on rank 0, 7 on rank 1)" in error
+        assert position == 2
+        assert_same_bits(after, before)
+
+
+@pytest.mark.parametrize("variant", ["false", "plain"])
+def test_ranks_may_differ_where_told_so_or_where_nothing_says_that_they_step_together(runs, variant):
+    for error, moved in runs("2")[f"may_differ {variant}"]:
+        assert not error
+        assert moved
+
+
+def test_ranks_of_a_given_process_group_must_agree(runs):
+    for error, moved in runs("2")["told_to_agree"]:
+        assert "rank 1 differs from rank 0 in schedule" in error
+        assert not moved
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_ranks_are_asked_at_the_first_step_and_at_loading_only_and_for_forty_bytes(run, way):
+    for counts, size in run[f"collectives {way}"]:
+        assert counts == [1, 1, 2]
+        assert size == 40
 
 
 # ---- ZeroRedundancyOptimizer

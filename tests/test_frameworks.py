@@ -682,6 +682,17 @@ def test_accelerate_loads_its_state_and_goes_on_to_the_bit(accelerate, tmp_path,
     assert_continues(run(4, 4), whole)
 
 
+def test_a_step_that_accelerate_wraps_for_its_scaler_is_not_taken_for_a_schedulers(accelerate):
+    accelerator = accelerate.Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu")
+    model = tiny()
+    model, optimizer, _ = accelerator.prepare(model, *follow(model))
+    for inputs, targets in batches(2):  # a warning would be an error
+        accelerator.backward((model(inputs) - targets).square().mean())
+        optimizer.step()
+    assert optimizer.optimizer.position == 2
+
+
 # ---- Lightning
 
 
@@ -1221,4 +1232,14 @@ def test_a_scheduler_in_the_manner_of_timm_drives_our_optimizer_as_torchs():
 
 def test_a_schedule_of_the_optimizer_needs_no_scheduler_in_the_manner_of_timm():
     ours = timm(lambda model: follow(model)[0], lambda _: None)
+    assert_same(ours, timm(torchs_optimizer, TimmsScheduler))
+
+
+def test_a_schedule_lr_serves_a_loop_in_the_manner_of_timm():
+    ours = timm(torchs_optimizer, lambda optimizer: fs.lr_scheduler.ScheduleLR(optimizer, SCHEDULE))
+    assert_same(ours, timm(torchs_optimizer, TimmsScheduler))
+
+
+def test_follow_serves_a_loop_in_the_manner_of_timm():
+    ours = timm(lambda model: follow(model)[0], fs.lr_scheduler.Follow)
     assert_same(ours, timm(torchs_optimizer, TimmsScheduler))

@@ -3181,3 +3181,66 @@ def test_reduce_on_plateau_keeps_min_lr_on_an_optimizer_that_has_a_schedule():
     for _ in range(3):
         plateau.step(1.0)
     assert opt.lrs == [0.4]
+
+
+# ScheduleLR in timm's manner
+
+
+def in_timms_manner(epochs=3, count=4, **options):
+    """The lr of every update of a loop like timm's train.py."""
+    opt = optimizer([0.5])
+    scheduler = OURS.ScheduleLR(opt, SCHEDULES["Linear"], **options)
+    opt._opt_called = True
+    lrs = []
+    for epoch in range(epochs):
+        for index in range(count):
+            lrs.append(opt.param_groups[0]["lr"])
+            scheduler.step_update(num_updates=epoch * count + index + 1, metric=0.5)
+        scheduler.step(epoch + 1, 0.25)
+    return lrs
+
+
+@pytest.mark.parametrize("t_in_epochs", [None, False])
+def test_a_schedule_of_updates_follows_step_update_and_ignores_epochs(t_in_epochs):
+    assert in_timms_manner(t_in_epochs=t_in_epochs) == [0.5 * SCHEDULES["Linear"](t) for t in range(12)]
+
+
+def test_a_schedule_of_epochs_ignores_step_update():
+    expected = [0.5 * SCHEDULES["Linear"](epoch) for epoch in range(3) for _ in range(4)]
+    assert in_timms_manner(t_in_epochs=True) == expected
+
+
+def test_step_update_resumes_anywhere():
+    opt = optimizer([0.5])
+    scheduler = OURS.ScheduleLR(opt, SCHEDULES["Linear"])
+    scheduler.step_update(7)
+    assert (opt.param_groups[0]["lr"], scheduler.last_epoch) == (0.5 * SCHEDULES["Linear"](7), 7)
+    scheduler.step_update(0)
+    assert (opt.param_groups[0]["lr"], scheduler.last_epoch) == (0.5, 0)
+
+
+def test_step_update_moves_every_hyperparameter_of_a_plan():
+    opt = optimizer([0.5, 0.25], torch.optim.AdamW)
+    OURS.ScheduleLR(opt, planned()).step_update(3)
+    assert opt.param_groups[0]["weight_decay"] == planned().at(3)["weight_decay"][0]
+
+
+def test_a_copied_schedule_knows_that_it_counts_epochs():
+    opt = optimizer([0.5])
+    scheduler = copy.deepcopy(OURS.ScheduleLR(opt, SCHEDULES["Linear"], t_in_epochs=True))
+    scheduler.step_update(3)
+    assert scheduler.last_epoch == 0
+
+
+@pytest.mark.parametrize("step", [-1, 1.5, True, "1", None])
+def test_step_update_refuses_what_is_no_step(step):
+    opt = optimizer([0.5])
+    scheduler = OURS.ScheduleLR(opt, SCHEDULES["Linear"])
+    with pytest.raises((ValueError, TypeError), match=r"ScheduleLR: step must be .*; \w"):
+        scheduler.step_update(step)
+    assert (opt.param_groups[0]["lr"], scheduler.last_epoch) == (0.5, 0)
+
+
+def test_t_in_epochs_is_checked():
+    with pytest.raises(TypeError, match="ScheduleLR: t_in_epochs must be True or False"):
+        OURS.ScheduleLR(optimizer(), SCHEDULES["Linear"], t_in_epochs=1)

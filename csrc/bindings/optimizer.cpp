@@ -129,6 +129,11 @@ public:
                             ": step: grad_norm is what max_grad_norm compares with; set max_grad_norm too");
     }
     begin(owner);
+    if (!agreed_) {
+      owner.attr("_agree")();
+      agreed_ = true;
+      refresh_groups(owner);
+    }
     for (std::size_t index = 0; index < params_.size(); ++index) find_grad(owner, index);
     if (update(owner, given_norm)) advance();
   }
@@ -1130,7 +1135,7 @@ private:
 
   Options options_;
   bool busy_ = false, lent_ = false, fresh_buffers_ = false, adopting_ = false, scheduler_known_ = false,
-       found_state_ = false;
+       found_state_ = false, agreed_ = false;
   std::int64_t position_ = 0;  // the update about to be made
   std::int64_t skipped_ = 0;
   std::optional<double> grad_norm_;
