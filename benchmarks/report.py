@@ -24,7 +24,10 @@ def main(paths):
             own = case["stats"]["median"] / info["calls"]
             baseline = info["baseline_median"]
             print(f"| {case['group']} | {seconds(own)} | {info['baseline']}: {seconds(baseline)} ", end="")
-            print(f"| {baseline / own:.3g} |")
+            print(f"| {baseline / own:.3g}", end="")
+            if "share" in info:  # of a whole run, what optimizer and scheduler took
+                print(f"; share {info['baseline_share']:.1%} -> {info['share']:.1%}", end="")
+            print(" |")
     if machine:
         info, commit = machine
         dirty = " (modified)" if commit.get("dirty") else ""

@@ -380,7 +380,7 @@ class ScheduleLR(LRScheduler):
     """Drives any torch optimizer by a fastsched Schedule or Plan, all groups in one native call.
 
     A Schedule multiplies every group's `initial_lr`: after k calls of `step()`, `group["lr"]` is initial_lr *
-    schedule(k). A Plan gives the values themselves, of every hyperparameter that it has: lr, weight_decay, momentum,
+    schedule(k), times `lr_scale` where timm's layer decay has left one. A Plan gives the values themselves, of every hyperparameter that it has: lr, weight_decay, momentum,
     beta1, beta2, or any other number in the groups.
 
     A loop in timm's manner may call `step_update(num_updates)` after each update and `step(epoch, metric)` after each
@@ -463,7 +463,9 @@ class ScheduleLR(LRScheduler):
         if isinstance(self._schedule, Plan):
             self._plan = self._schedule
         else:
-            self._plan = Plan([{"lr": float(base)} for base in self.base_lrs], self._schedule)
+            scales = [group.get("lr_scale", 1.0) for group in self.optimizer.param_groups]
+            bases = [float(base) * scale for base, scale in zip(self.base_lrs, scales, strict=True)]
+            self._plan = Plan([{"lr": base} for base in bases], self._schedule)
         columns = [(name, *_where(name)) for name in self._plan.names]
         self._columns = [
             (name, _core.Column(key) if place is None else _core.Column(key, place)) for name, key, place in columns

@@ -45,8 +45,8 @@ class Options(TypedDict, total=False):
 
     Attributes:
         schedule: a Schedule. Update t uses base lr * schedule(t), and after `step()` every `group["lr"]` is what the
-            next update will use. A value that somebody writes there serves exactly one update. None: `group["lr"]`
-            stands.
+            next update will use. A value that somebody writes there serves exactly one update. A group's `lr_scale`,
+            which timm's layer decay leaves, multiplies its base lr. None: `group["lr"]` stands.
         max_grad_norm: clip all gradients together to this norm, > 0: they are multiplied by
             min(1, max_grad_norm / (norm + 1e-6)), as by torch.nn.utils.clip_grad_norm_. A norm that is not finite skips
             the update.
@@ -333,6 +333,8 @@ class _Fused(torch.optim.Optimizer):
                 bases[key] = value
             elif key == "lr":
                 bases[key] = _LR(name, key, value.item() if isinstance(value, Tensor) else value)
+        if "lr_scale" in group and self._scheduled(bases["lr"]):
+            bases["lr"] = bases["lr"] * _FACTOR(name, "lr_scale", group["lr_scale"])
         mode = self._options["weight_decay_mode"]
         if mode in ("composer", "timm") and isinstance(bases["lr"], Schedule):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import operator
 import re
 from pathlib import Path
 
@@ -56,3 +57,12 @@ def test_the_readmes_python_runs():
     assert names["schedule"](250) == 0.5
     exec(blocks[2], names)
     assert names["optimizer"].param_groups[0]["momentum"] == 0.95
+
+
+def test_the_readmes_guides_are_python_and_name_what_there_is():
+    blocks = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 27
+    for block in blocks:
+        compile(block, "README", "exec")
+        for path in re.findall(r"\bfs\.([A-Za-z_.]+)", block):
+            operator.attrgetter(path)(fs)

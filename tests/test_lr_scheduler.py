@@ -3244,3 +3244,12 @@ def test_step_update_refuses_what_is_no_step(step):
 def test_t_in_epochs_is_checked():
     with pytest.raises(TypeError, match="ScheduleLR: t_in_epochs must be True or False"):
         OURS.ScheduleLR(optimizer(), SCHEDULES["Linear"], t_in_epochs=1)
+
+
+def test_lr_scale_of_timms_layer_decay_multiplies():
+    opt = optimizer([0.5, 0.5])
+    opt.param_groups[1]["lr_scale"] = 0.25
+    scheduler = OURS.ScheduleLR(opt, SCHEDULES["Linear"])
+    scheduler.step_update(3)
+    value = SCHEDULES["Linear"](3)
+    assert [group["lr"] for group in opt.param_groups] == [0.5 * value, 0.125 * value]

@@ -426,3 +426,24 @@ def test_a_schedule_where_only_numbers_are_served_is_refused(name):
     rule = "SGD" if name == "dampening" else "AdamW"
     with pytest.raises(TypeError, match=f"{rule}: {name} must be a number, got a Schedule"):
         chosen(rule, params_of([(3,)]), **{name: DECAY})
+
+
+def timms_groups():
+    return [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.5, "lr_scale": scale} for scale in (1.0, 0.25)]
+
+
+def test_lr_scale_of_timms_layer_decay_multiplies_a_schedule():
+    opt = fs.optim.AdamW(timms_groups(), schedule=fs.Linear(1.0, 0.0, steps=4))
+    assert opt.lrs == [0.5, 0.125]
+    opt.position = 2
+    assert opt.lrs == [0.25, 0.0625]
+
+
+def test_without_a_schedule_lr_scale_is_left_to_timms_scheduler():
+    assert fs.optim.AdamW(timms_groups()).lrs == [0.5, 0.5]
+
+
+def test_lr_scale_that_is_no_number_is_refused():
+    groups = [{**group, "lr_scale": "half"} for group in timms_groups()]
+    with pytest.raises(TypeError, match="AdamW: lr_scale must be a number, got 'half'"):
+        fs.optim.AdamW(groups, schedule=fs.Linear(1.0, 0.0, steps=4))
