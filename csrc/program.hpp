@@ -2,8 +2,8 @@
 //
 // Instructions run forward only. A curve or a sample pushes its value; multiply, add, scale, clip and noise
 // work on the top of the stack; a branch chooses between what comes before and after an edge, so a chain of n
-// pieces is a binary tree of branches, O(log n). Cycle and resume enclose what repeats: in between, time is
-// that within the cycle.
+// pieces is a binary tree of branches, O(log n). Cycle or pace and resume enclose what repeats or runs faster
+// or slower: in between, time is that within the cycle, or at that pace.
 #pragma once
 
 #include "curves.hpp"
@@ -21,6 +21,8 @@ namespace fastsched {
   X(noise)  /* the topmost value, by 1 + e; curve.p and q: the seed's halves; start: limit; r: steepness */ \
   X(cycle)  /* keep time and set it to that within a cycle of curve.p steps, from `offset` on; at `steps`,  \
                the last cycle's end, it stops */                                                            \
+  X(pace)   /* keep time and set it to curve.p / curve.q times that from `offset` on; from `steps` on, to   \
+               curve.r */                                                                                   \
   X(resume) /* the time kept */
 
 enum class Code : std::int32_t {
@@ -33,7 +35,7 @@ enum class Code : std::int32_t {
 struct Instruction {
   Code code;
   std::int32_t next;  // the index to go on with, always larger than this one's; the program's size to end
-  double offset;      // the step at which a curve begins, or a branch's edge: an integer
+  double offset;      // the step at which a curve begins, perhaps before 0, or a branch's edge: an integer
   Curve curve;
 };
 
@@ -47,9 +49,10 @@ struct Program {
 
 // The compiler in _program.py evaluates the deeper operand first: depth d takes at least 2**(d-1) curves.
 constexpr int stack_size = 32;
-// Each cycle inside another at least halves the steps that are left: 53 of them reach 1.
+// Each cycle inside another at least halves the steps that are left: 53 of them reach 1. With changes of pace
+// between them there could be more; schedule.py refuses those.
 constexpr int most_cycles = 64;
-// Steps and horizons are at most this: every integer up to it is a double.
+// Steps and horizons are at most this: every integer up to it is a double. Time that would go further stops.
 constexpr double largest_step = 9007199254740992.0;
 
 FASTSCHED_SHARED double inside(Code code, const Curve& c, double t) {
@@ -92,14 +95,21 @@ FASTSCHED_SHARED double noisy(const Curve& c, double value, double t) {
   return value * (1.0 + noise(seed, static_cast<std::uint64_t>(step), c.start, c.r));
 }
 
+FASTSCHED_SHARED double at_most_largest_step(double t) { return t < largest_step ? t : largest_step; }
+
 // Steps since an instruction's beginning; a program that asks for a curve ahead of it gets its first value.
 FASTSCHED_SHARED double since(const Instruction& in, double time) {
-  return time > in.offset ? time - in.offset : 0.0;
+  return time > in.offset ? at_most_largest_step(time - in.offset) : 0.0;
 }
 
 // Time within a cycle, t steps after the first one's beginning.
 FASTSCHED_SHARED double cycled(const Curve& c, double t) {
   return t < c.steps ? fused(-whole_turns(t, c.p), c.p, t) : c.p;
+}
+
+// Time at another pace, t steps after its beginning: rounded once where p * t is an integer up to 2**53.
+FASTSCHED_SHARED double paced(const Curve& c, double t) {
+  return t < c.steps ? at_most_largest_step(c.p * t / c.q) : c.r;
 }
 
 // The value at a step, an integer or a fraction, 0 <= step <= 2**53, of a program that `find_fault` accepts.
@@ -137,6 +147,10 @@ FASTSCHED_SHARED_CALL double value(const Program& program, double step) {
       case Code::cycle:
         kept[cycles++] = time;
         time = cycled(in.curve, since(in, time));
+        break;
+      case Code::pace:
+        kept[cycles++] = time;
+        time = paced(in.curve, since(in, time));
         break;
       case Code::resume:
         time = kept[--cycles];

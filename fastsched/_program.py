@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from fastsched._check import LARGEST_STEP
 from fastsched.curves import CODES
 
 if TYPE_CHECKING:
@@ -40,10 +43,17 @@ class Operation(NamedTuple):
     operands: tuple[Schedule, ...]
 
 
-class Cycle(NamedTuple):
-    """One operand over and over: ``curve.p`` steps each time, ``curve.steps`` in all."""
+class Clocked(NamedTuple):
+    """One operand with a time of its own: a cycle's or another pace's."""
 
     curve: Curve
+    operand: Schedule
+
+
+class Skipped(NamedTuple):
+    """One operand without its first steps."""
+
+    steps: int
     operand: Schedule
 
 
@@ -100,12 +110,16 @@ class _Compiler:
             # The deeper operand first: the stack then needs no more than log2 of the number of curves.
             operands = sorted(lowered.operands, key=lambda operand: operand._depth)
             self.tasks.extend((operand, offset) for operand in operands)
-        elif isinstance(lowered, Cycle):
+        elif isinstance(lowered, Skipped):
+            # Further back makes no difference: there time has stopped at the largest step.
+            self.tasks.append((lowered.operand, max(offset - lowered.steps, -LARGEST_STEP)))
+        elif isinstance(lowered, Clocked):
             self.emit(lowered.curve, offset)
             self.tasks.append(lambda: self.emit(Curve("resume"), 0))
             self.tasks.append((lowered.operand, 0))
         else:
-            _Sequence(self, lowered, offset).split(0, len(lowered))
+            sequence = _Sequence(self, lowered, offset)
+            sequence.split(0, len(sequence.pieces))
 
     def emit(self, curve: Curve, offset: int) -> None:
         self.go_on()
@@ -140,10 +154,10 @@ class _Sequence:
     """Pieces one after another, as a balanced tree of branches: found in log2(n) comparisons."""
 
     def __init__(self, compiler: _Compiler, pieces: list[Schedule], offset: int) -> None:
-        self.compiler, self.pieces = compiler, pieces
-        self.edges = [offset]
-        for piece in pieces[:-1]:
-            self.edges.append(self.edges[-1] + int(piece.steps))
+        edges = list(itertools.accumulate((int(piece.steps) for piece in pieces[:-1]), initial=offset))
+        # Time goes from 0 to 2**53: no step asks for a piece that is over before or begins after it.
+        asked_for = slice(max(bisect.bisect_right(edges, 0) - 1, 0), bisect.bisect_right(edges, LARGEST_STEP))
+        self.compiler, self.pieces, self.edges = compiler, pieces[asked_for], edges[asked_for]
         self.exits: list[int] = []  # of the pieces so far
         compiler.tasks.append(self.join)
 

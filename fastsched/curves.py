@@ -37,19 +37,19 @@ CURVES = (
     "warped_cosine",
     "cosine_power",
 )
-OPERATIONS = ("sample", "branch", "multiply", "add", "scale", "clip", "noise", "cycle", "resume")
+OPERATIONS = ("sample", "branch", "multiply", "add", "scale", "clip", "noise", "cycle", "pace", "resume")
 CODES = {name: code for code, name in enumerate(CURVES + OPERATIONS)}
 CONSTANT, COSINE, SHAPED_COSINE, LOGARITHMIC, INVERSE_TIME, INVERSE_SQRT, POWER_LAW, TANH, REX = range(9)
 ONE_MINUS_SQRT, HALF_DECAY, DAMPED, POLYNOMIAL, POWER_RISE, EXPONENTIAL, LINEAR, HALF_COSINE = range(9, 17)
 ONE_CYCLE, RESTARTS, TRIANGLE, STAIRCASE, INVERSE_STAIRCASE, WARPED_COSINE, COSINE_POWER = range(17, 24)
-SAMPLE, BRANCH, MULTIPLY, ADD, SCALE, CLIP, NOISE, CYCLE, RESUME = range(24, 33)
+SAMPLE, BRANCH, MULTIPLY, ADD, SCALE, CLIP, NOISE, CYCLE, PACE, RESUME = range(24, 34)
 
 STACK_SIZE = 32
 MOST_CYCLES = 64
 
-# A thread's scratch: the times that cycles keep; whether there is room for a list of ratios, and its p, q and r; a ramp
-# 0, 1, 2, ... (loads vectorise better than conversions of integers); the list; blocks of steps, the first of them for
-# the levels of stairs, the others for a stack whose bottom is the caller's.
+# A thread's scratch: the times that cycles and paces keep; whether there is room for a list of ratios, and its p, q and
+# r; a ramp 0, 1, 2, ... (loads vectorise better than conversions of integers); the list; blocks of steps, the first of
+# them for the levels of stairs, the others for a stack whose bottom is the caller's.
 HEIGHT = 512  # steps in a block: a few operands of 4 KiB each stay in the first-level cache
 LONGEST_LIST = 1024
 ROOM = 2 * MOST_CYCLES
@@ -60,6 +60,7 @@ BLOCKS = LIST + LONGEST_LIST
 SCRATCH_SIZE = BLOCKS + STACK_SIZE * HEIGHT
 INTEGER_MAGIC = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer
 TWO_52 = 4503599627370496.0
+LARGEST_STEP = 9007199254740992.0  # time stops there
 LARGEST = 8.98846567431158e307  # half the largest number: where peaks grow beyond all bounds
 MASK = 0xFFFFFFFF
 
@@ -604,6 +605,11 @@ def cycled(t: float, steps: float, p: float) -> float:
     return fused(-whole_turns(t, p), p, t) if t < steps else p
 
 
+def paced(t: float, steps: float, p: float, q: float, r: float) -> float:
+    """Time at the pace ``p / q``; from ``steps`` on ``r``."""
+    return min(p * t / q, LARGEST_STEP) if t < steps else r
+
+
 def hash_words(seed_high: int, seed_low: int, step: int, draw: int) -> int:
     """32 bits that depend on all words: MurmurHash3. 64-bit integers may wrap around: the low 32 bits stay right."""
     h = 0
@@ -791,7 +797,10 @@ def block(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:
 
 
 def steps_to_edge(code: Any, begin: int, finish: int, kept: Any, step: float, most: int) -> int:
-    """How many steps from this whole one on take the same branches, end no curve and begin no cycle."""
+    """How many steps from this whole one on take the same branches, end no curve and begin no cycle.
+
+    At another pace, where time has fractions, it is one.
+    """
     cycles = 0
     time = step
     i = begin
@@ -799,42 +808,50 @@ def steps_to_edge(code: Any, begin: int, finish: int, kept: Any, step: float, mo
         operation, following, edge = int(code[i, 0]), int(code[i, 1]), code[i, 2]
         if operation == BRANCH:
             following = i + 1 if time < edge else following
+        elif operation == PACE:
+            return 1
         elif operation == CYCLE:
             kept[cycles] = time
             cycles += 1
-            time = cycled(time - edge, code[i, 5], code[i, 6])
+            most = before(edge + LARGEST_STEP, time, most)
+            time = cycled(min(time - edge, LARGEST_STEP), code[i, 5], code[i, 6])
             edge = code[i, 6]
         elif operation == RESUME:
             cycles -= 1
             time = kept[cycles]
         else:
-            edge += code[i, 5] if operation < SAMPLE else math.inf
-        if time < edge and edge - time < most:
-            most = int(edge - time)
+            edge += min(code[i, 5], LARGEST_STEP) if operation < SAMPLE else math.inf
+        most = before(edge, time, most)
         i = following
     return most
+
+
+def before(edge: float, time: float, most: int) -> int:
+    """How many of the whole steps from ``time`` on, at most ``most``, an edge that is still ahead leaves."""
+    return int(edge - time) if time < edge and edge - time < most else most
 
 
 def run(code: Any, begin: int, finish: int, samples: Any, first: float, scratch: Any, out: Any) -> None:
     """Instructions over a block of steps without an edge between them, or one step with a fraction.
 
-    Where the last cycle has ended, time stands still: one value serves the block.
+    Where the last cycle has ended, or at the largest step, time stands still: one value serves the block.
     """
     size = len(out)
     depth, cycles = 0, 0
     time, still = first, False
     i = begin
     while i < finish:
-        operation, following, t = int(code[i, 0]), int(code[i, 1]), time - code[i, 2]
+        operation, following, t = int(code[i, 0]), int(code[i, 1]), min(time - code[i, 2], LARGEST_STEP)
         start, end, steps, p, q, r = code[i, 3], code[i, 4], code[i, 5], code[i, 6], code[i, 7], code[i, 8]
         top = level(scratch, out, depth - 1)
         if operation == BRANCH:
             following = i + 1 if t < 0.0 else following
-        elif operation == CYCLE:
+        elif operation in (CYCLE, PACE):
             scratch[2 * cycles] = time
             scratch[2 * cycles + 1] = 1.0 if still else 0.0
             cycles += 1
-            time, still = cycled(t, steps, p), still or t >= steps
+            time = cycled(t, steps, p) if operation == CYCLE else paced(t, steps, p, q, r)
+            still = still or t >= min(steps, LARGEST_STEP)
         elif operation == RESUME:
             cycles -= 1
             time, still = scratch[2 * cycles], scratch[2 * cycles + 1] == 1.0
@@ -855,12 +872,12 @@ def run(code: Any, begin: int, finish: int, samples: Any, first: float, scratch:
                 top[k] = clipped(top[k], start, end)
         elif operation == NOISE:
             for k in range(size):
-                top[k] = noisy(top[k], t if still else t + k, start, steps, p, q, r)
+                top[k] = noisy(top[k], t if still else min(t + k, LARGEST_STEP), start, steps, p, q, r)
         else:
             top = level(scratch, out, depth)
             depth += 1
             ended = t >= steps
-            moving = 1 if still or ended else size
+            moving = 1 if still or ended or t == LARGEST_STEP else size
             if operation == SAMPLE:
                 place = int(p + floor_positive(min(t, steps - 1.0)))
                 moving = min(moving, int(p + steps) - place)

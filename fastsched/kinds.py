@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Context, Decimal
@@ -102,7 +103,7 @@ END = Number("pass the value at the last step")
 GAMMA = Number("a constant value is gamma=1", above=0.0)
 
 
-EVERY = Number("a factor for every step is every=1", above=0.0, most=LARGEST_STEP)
+EVERY = Number("a factor for every step is every=1", above=0.0, least=1e-200, most=LARGEST_STEP)
 LENGTH = Number("leave a part out with 0", least=0, most=LARGEST_STEP, whole=True)
 CYCLE = Number("pass how many steps it takes", least=1, most=LARGEST_STEP, whole=True)
 TIMESCALE = Number("pass a number of steps", above=0.0, least=1e-200, most=1e200)
@@ -750,8 +751,8 @@ class Triangular(Kind):
             return Curve("damped", self.low, self.high, p=up, q=down, s=s, u=u, v=stride(log2(self.gamma)))
         return Curve("triangle", self.low, self.high, p=up, q=down, r=float(self.mode == "triangular2"))
 
-    def _cycle_ends(self, most: float) -> Iterable[int]:
-        return multiples(self._period(), most)
+    def _cycle_ends(self, after: int, most: float) -> Iterable[int]:
+        return multiples(self._period(), after, most)
 
 
 class CosineRestarts(Kind):
@@ -822,13 +823,13 @@ class CosineRestarts(Kind):
         p, q = float(self.first), float(self.multiplier)
         return Curve("restarts", self.start, self.end, float(self.steps), p, q, s=s, u=u)
 
-    def _cycle_ends(self, most: float) -> Iterable[int]:
-        end, length = 0, self.first
+    def _cycle_ends(self, after: int, most: float) -> Iterable[int]:
         most = min(most, self.steps)
-        while end + length <= most:
-            end += length
-            length *= self.multiplier
-            yield end
+        if self.multiplier == 1:
+            return multiples(self.first, after, most)
+        ends = itertools.accumulate(self.first * self.multiplier**i for i in itertools.count())
+        later = itertools.dropwhile(lambda end: end <= after, ends)
+        return itertools.takewhile(lambda end: end <= most, later)
 
 
 class _Legs(Kind):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastsched import _backend
+from fastsched import _backend, curves
 from fastsched._check import (
     LARGEST_STEP,
     VALUE,
@@ -30,15 +30,17 @@ from fastsched._check import (
     step_number,
     window,
 )
-from fastsched._program import LARGEST_PROGRAM, Curve, Cycle, Operation, Table, compile_program
+from fastsched._program import LARGEST_PROGRAM, Clocked, Curve, Operation, Skipped, Table, compile_program
 
 Rule = Number | Flag | Choice | Several | Numbers
 Token = tuple[Any, ...]
+Counted = tuple["Schedule", int, int, float]  # whose cycles' ends: see `Schedule._inner_cycles`
 Floats = npt.NDArray[np.float64]
 
 JSON_VERSION = 1
 LARGEST_JSON = 1 << 26  # characters; a chain of 10,000 pieces takes about 2**20, 2**21 samples about 2**25
 MOST_CYCLES = 1 << 24
+MOST_CLOCKS = curves.MOST_CYCLES
 
 _kinds: dict[str, type[Kind]] = {}
 _combinators: dict[str, type[Combinator]] = {}
@@ -51,21 +53,28 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
     ``s.steps`` is the length, ``math.inf`` where there is none; past it a schedule holds its last value.
     """
 
-    __slots__ = ("_cache", "_depth", "_size", "steps")
+    __slots__ = ("_cache", "_clocks", "_depth", "_size", "steps")
 
     steps: int | float
     _depth: int  # of the stack that evaluating it needs
     _size: int  # a bound for its instructions
+    _clocks: int  # how many times it keeps at once
     _cache: dict[str, Any]
 
-    def _freeze(self, steps: int | float, depth: int = 1, size: int = 1, **values: Any) -> None:
+    def _freeze(self, steps: int | float, depth: int = 1, size: int = 1, clocks: int = 0, **values: Any) -> None:
         """Sets every field, once."""
         name = type(self).__name__
         if size > LARGEST_PROGRAM:
             raise ValueError(f"{name}: a schedule must have at most 2**20 parts, got more; tabulate a part of it")
         if steps != math.inf and steps > LARGEST_STEP:
             raise ValueError(f"{name}: steps must be <= 2**53 in all, got {steps}; shorten a part")
-        for key, value in {"steps": steps, "_depth": depth, "_size": size, "_cache": {}, **values}.items():
+        if clocks > MOST_CLOCKS:
+            raise ValueError(
+                f"{name}: at most {MOST_CLOCKS} of repeat and speed_up may be around one another, got {clocks}; "
+                "tabulate a part of it"
+            )
+        own: dict[str, Any] = {"steps": steps, "_depth": depth, "_size": size, "_clocks": clocks, "_cache": {}}
+        for key, value in {**own, **values}.items():
             object.__setattr__(self, key, value)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -76,7 +85,7 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
 
     # ---- what a kind or combinator defines ----
 
-    def _lower(self) -> Curve | Operation | Cycle | Table | list[Schedule]:
+    def _lower(self) -> Curve | Operation | Clocked | Skipped | Table | list[Schedule]:
         """One curve, an operation on other schedules, or pieces one after another."""
         raise NotImplementedError
 
@@ -95,12 +104,12 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         """Strings, and schedules whose own text goes there."""
         raise NotImplementedError
 
-    def _inner_cycles(self, begin: int, most: float) -> Iterable[tuple[Schedule, int, float]]:
-        """Its parts, each with the step at which it begins and up to which it counts."""
-        return ((operand, begin, most) for operand in self._operands())
+    def _inner_cycles(self, begin: int, after: int, most: float) -> Iterable[Counted]:
+        """Its parts, each with the step at which it begins, after which and up to which it counts."""
+        return ((operand, begin, after, most) for operand in self._operands())
 
-    def _cycle_ends(self, most: float) -> Iterable[int]:
-        """Its own cycles' ends in order, up to ``most`` or, if that is infinite and so are they, without end."""
+    def _cycle_ends(self, after: int, most: float) -> Iterable[int]:
+        """Its own cycles' ends after a step, up to ``most`` or, if that is infinite and so are they, without end."""
         return ()
 
     # ---- values ----
@@ -256,6 +265,34 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         """
         return Cooldown(self, at, steps, shape, end)
 
+    def skip(self, steps: int) -> Schedule:
+        """This one without its first ``steps`` steps: ``s.skip(k)(t)`` is ``s(t + k)``, to the bit at whole steps.
+
+        It is so many steps shorter. Where ``t + k`` is past 2**53, a schedule without an end may stand still. Errors:
+        ``ValueError`` if ``steps < 0`` or if none would be left.
+
+        >>> s = Linear(1.0, 0.0, steps=4).skip(1)
+        >>> s(0), s(1), s(3), s.steps
+        (0.75, 0.5, 0.0, 3)
+        """
+        return Skip(self, steps)
+
+    def speed_up(self, factor: float | Fraction) -> Schedule:
+        """This one ``factor`` times as fast, or slower if that is below 1: ``s.speed_up(f)(t)`` is ``s(f * t)``.
+
+        Its length is ``s.steps / f``, rounded up to a whole step, also by `stretch`; from there on it holds the last
+        value. Between two steps of ``s`` a kind gives what it gives there: a Cosine is smooth, Samples are not. ``f *
+        t`` is ``p * t / q`` for ``f = p/q``, rounded once where ``p * t`` is whole; noise changes with the steps of
+        ``s``. A float factor counts as the decimal that it prints as; a fraction with a part above 2**53 is first
+        rounded to a float. Errors: ``ValueError`` if ``factor <= 0``, if the whole is then longer than 2**53 steps, or
+        if more than 64 of ``speed_up`` and ``repeat`` are around one another.
+
+        >>> s = Linear(1.0, 0.0, steps=8).speed_up(2)
+        >>> s(0), s(1), s(4), s.steps, Linear(1.0, 0.0, steps=8).speed_up(1.5).steps
+        (1.0, 0.75, 0.0, 4, 6)
+        """
+        return SpeedUp(self, factor)
+
     def stretch(self, factor: float | Fraction) -> Schedule:
         """The same shape over ``factor`` times as many steps: ``s.stretch(f)(f * t)`` is ``s(t)``.
 
@@ -266,7 +303,7 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         >>> MultiStep(milestones=[30, 60], gamma=0.1).stretch(1.5)
         MultiStep(1.0, milestones=(45, 90), gamma=0.1)
         """
-        exact = _fraction(factor)
+        exact = _fraction("stretch", factor, "pass how many times longer, such as 2 or 1.5")
         stretched = []
         for name, *values in self._tokens():
             kind: type[Kind | Combinator] = _kinds[name] if name in _kinds else _combinators[name]
@@ -284,14 +321,17 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         >>> CosineRestarts(first=10, multiplier=2, cycles=3).cycle_ends()
         [10, 30, 70]
         """
-        who = "cycle_ends"
         rule = Number("pass the last step to look at", least=0, most=LARGEST_STEP, whole=True, optional=True)
-        steps = rule(who, "steps", steps)
+        steps = rule("cycle_ends", "steps", steps)
+        return self._all_cycle_ends(0, math.inf if steps is None else steps)
+
+    def _all_cycle_ends(self, after: int, most: float) -> list[int]:
+        who = "cycle_ends"
         ends: set[int] = set()
-        stack: list[tuple[Schedule, int, float]] = [(self, 0, math.inf if steps is None else steps)]
+        stack: list[Counted] = [(self, 0, after, most)]
         while stack:
-            node, begin, most = stack.pop()
-            for end in node._cycle_ends(most - begin):
+            node, begin, after, most = stack.pop()
+            for end in node._cycle_ends(after - begin, most - begin):
                 if most == math.inf and node.steps == math.inf:
                     raise ValueError(
                         f"{who}: steps must be given where cycles have no end, got None; pass a number of steps"
@@ -299,7 +339,7 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
                 if len(ends) == MOST_CYCLES:
                     raise ValueError(f"{who}: there must be at most 2**24 cycles, got more; pass fewer steps")
                 ends.add(begin + end)
-            stack.extend(node._inner_cycles(begin, most))
+            stack.extend(node._inner_cycles(begin, after, most))
         return sorted(ends)
 
     def __mul__(self, other: Any) -> Schedule:
@@ -444,8 +484,18 @@ class Combinator(Schedule):
         if not cls.__name__.startswith("_"):
             _combinators[cls.__name__] = cls
 
-    def _set(self, parts: tuple[Schedule, ...], steps: int | float, depth: int, size: int, **numbers: Any) -> None:
-        self._freeze(steps, depth, size, _parts=parts, _numbers=tuple(numbers[name] for name in self._rules), **numbers)
+    def _set(
+        self,
+        parts: tuple[Schedule, ...],
+        steps: int | float,
+        depth: int,
+        size: int,
+        own_clocks: int = 0,
+        **numbers: Any,
+    ) -> None:
+        clocks = max(part._clocks for part in parts) + own_clocks
+        kept = tuple(numbers[name] for name in self._rules)
+        self._freeze(steps, depth, size, clocks, _parts=parts, _numbers=kept, **numbers)
 
     @classmethod
     def _checked(cls, who: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -497,6 +547,7 @@ class Then(Combinator):
             first.steps + second.steps,
             max(first._depth, second._depth),
             first._size + second._size + 1,
+            max(first._clocks, second._clocks),
             first=first,
             second=second,
         )
@@ -537,11 +588,12 @@ class Then(Combinator):
             parts += (".then(", piece, ")")
         return parts if isinstance(first, Kind) else ["(", first, ")", *parts[1:]]
 
-    def _inner_cycles(self, begin: int, most: float) -> Iterable[tuple[Schedule, int, float]]:
+    def _inner_cycles(self, begin: int, after: int, most: float) -> Iterable[Counted]:
         for piece in self._pieces():
             if begin >= most:
                 return
-            yield piece, begin, most
+            if begin + piece.steps > after:
+                yield piece, begin, after, most
             begin += int(piece.steps) if piece.steps != math.inf else 0
 
 
@@ -616,29 +668,30 @@ class Repeat(Combinator):
                 "give it steps"
             )
         steps = math.inf if times is None else schedule.steps * times
-        self._set((schedule,), steps, schedule._depth, schedule._size + 2, times=times)
+        self._set((schedule,), steps, schedule._depth, schedule._size + 2, own_clocks=int(times != 1), times=times)
 
-    def _lower(self) -> Cycle | list[Schedule]:
+    def _lower(self) -> Clocked | list[Schedule]:
         (schedule,) = self._parts
         if self.times == 1:
             return [schedule]
-        return Cycle(Curve("cycle", steps=float(self.steps), p=float(schedule.steps)), schedule)
+        return Clocked(Curve("cycle", steps=float(self.steps), p=float(schedule.steps)), schedule)
 
     def _parts_of_repr(self) -> list[Any]:
         return self._method_repr("repeat", "" if self.times is None else repr(self.times))
 
-    def _cycle_ends(self, most: float) -> Iterable[int]:
-        return multiples(int(self._parts[0].steps), min(most, self.steps))
-
-    def _inner_cycles(self, begin: int, most: float) -> Iterable[tuple[Schedule, int, float]]:
+    def _cycle_ends(self, after: int, most: float) -> Iterable[int]:
         (schedule,) = self._parts
+        length = int(schedule.steps)
+        most = min(most, self.steps)
         if self.times == 1:
-            yield schedule, begin, most
-        elif schedule.cycle_ends():
-            for again in itertools.count(0, int(schedule.steps)):
-                if again >= min(most - begin, self.steps):
-                    return
-                yield schedule, begin + again, min(most, begin + again + schedule.steps)
+            return multiples(length, after, most)
+        within = sorted({*schedule._all_cycle_ends(0, min(most, length)), length})
+        turns = itertools.count(max(after, 0) // length * length, length)
+        ends = (turn + end for turn in turns for end in within if turn + end > after)
+        return itertools.takewhile(lambda end: end <= most, ends)
+
+    def _inner_cycles(self, begin: int, after: int, most: float) -> Iterable[Counted]:
+        return ((schedule, begin, after, most) for schedule in self._parts if self.times == 1)
 
 
 class Clip(Combinator):
@@ -687,7 +740,7 @@ class Noisy(Combinator):
     def __init__(
         self, schedule: Schedule, limit: float, seed: int = 0, distribution: str = "normal", std: float = 1.0
     ) -> None:
-        numbers = {"limit": limit, "seed": seed, "distribution": distribution, "std": std}
+        numbers: dict[str, Any] = {"limit": limit, "seed": seed, "distribution": distribution, "std": std}
         numbers = self._checked("noisy", numbers)
         self._set((schedule,), schedule.steps, schedule._depth, schedule._size + 1, **numbers)
 
@@ -747,8 +800,108 @@ class Cooldown(Combinator):
         arguments = f"at={self.at!r}, steps={self.duration!r}, shape={self.shape!r}, end={self.end!r}"
         return self._method_repr("cooldown", arguments)
 
-    def _inner_cycles(self, begin: int, most: float) -> Iterable[tuple[Schedule, int, float]]:
-        yield self._parts[0], begin, min(most, begin + self.at)
+    def _inner_cycles(self, begin: int, after: int, most: float) -> Iterable[Counted]:
+        yield self._parts[0], begin, after, min(most, begin + self.at)
+
+
+SKIPPED = Number("pass how many steps to leave out", least=0, most=LARGEST_STEP, whole=True)
+
+
+class Skip(Combinator):
+    """``a.skip(steps)``; of what has been skipped already, it skips more."""
+
+    __slots__ = ("skipped",)
+    skipped: int
+    _rules: ClassVar = {"skipped": SKIPPED}
+
+    def __init__(self, schedule: Schedule, steps: int) -> None:
+        who = "skip"
+        skipped: int = SKIPPED(who, "steps", steps)
+        if not skipped < schedule.steps:
+            raise ValueError(
+                f"{who}: steps must be < the schedule's own {schedule.steps}, got {shown(skipped)}; "
+                f"from there on it holds its last value: Constant(s({schedule.steps}))"
+            )
+        if isinstance(schedule, Skip):
+            skipped = SKIPPED(who, "steps in all", schedule.skipped + skipped)
+            (schedule,) = schedule._parts
+        remaining = schedule.steps - skipped
+        self._set((schedule,), remaining, schedule._depth, schedule._size + 1, skipped=skipped)
+
+    @classmethod
+    def _stretched(cls, numbers: dict[str, Any], factor: Fraction) -> dict[str, Any]:
+        return {"skipped": _whole("skip", "steps", numbers["skipped"] * factor)}
+
+    def _lower(self) -> Skipped:
+        return Skipped(self.skipped, self._parts[0])
+
+    def _parts_of_repr(self) -> list[Any]:
+        return self._method_repr("skip", repr(self.skipped))
+
+    def _inner_cycles(self, begin: int, after: int, most: float) -> Iterable[Counted]:
+        yield self._parts[0], begin - self.skipped, max(after, begin), most
+
+
+class SpeedUp(Combinator):
+    """``a.speed_up(factor)``; the factor of what has been sped up already is multiplied."""
+
+    __slots__ = ("denominator", "numerator")
+    numerator: int
+    denominator: int
+    _rules: ClassVar = {
+        "numerator": Number("pass that of the factor", least=1, most=LARGEST_STEP, whole=True),
+        "denominator": Number("pass that of the factor", least=1, most=2**106, whole=True),
+    }
+
+    def __init__(self, schedule: Schedule, factor: float | Fraction) -> None:
+        exact = _fraction("speed_up", factor, "pass how many times faster, such as 2 or 1.5")
+        if isinstance(schedule, SpeedUp):
+            exact *= schedule.factor
+            (schedule,) = schedule._parts
+        if not Fraction(1, 10**16) <= exact <= LARGEST_STEP:
+            raise ValueError(
+                f"speed_up: factor must be >= 1e-16 and <= 2**53 in all, got {shown(nearest(exact))}; "
+                "no schedule has more steps than that"
+            )
+        exact = _short(exact)
+        steps = schedule.steps if schedule.steps == math.inf else math.ceil(int(schedule.steps) / exact)
+        numbers = {"numerator": exact.numerator, "denominator": exact.denominator}
+        own_clocks = int(exact != 1)
+        self._set((schedule,), steps, schedule._depth, schedule._size + 2, own_clocks=own_clocks, **numbers)
+
+    @classmethod
+    def _combine(cls, parts: list[Schedule], numbers: tuple[Any, ...]) -> Schedule:
+        (schedule,) = parts
+        return cls(schedule, Fraction(*numbers))
+
+    @property
+    def factor(self) -> Fraction:
+        """Steps of the operand for each of its own."""
+        return Fraction(self.numerator, self.denominator)
+
+    def _lower(self) -> Clocked | list[Schedule]:
+        (schedule,) = self._parts
+        if self.factor == 1:
+            return [schedule]
+        last = 0.0 if schedule.steps == math.inf else float(schedule.steps)
+        p, q = float(self.numerator), float(self.denominator)
+        return Clocked(Curve("pace", steps=float(self.steps), p=p, q=q, r=last), schedule)
+
+    def _parts_of_repr(self) -> list[Any]:
+        exact = self.factor
+        decimal = repr(float(exact))
+        text = str(exact) if exact.denominator == 1 else decimal if _short(Fraction(decimal)) == exact else repr(exact)
+        return self._method_repr("speed_up", text)
+
+    def _cycle_ends(self, after: int, most: float) -> Iterable[int]:
+        if self.factor == 1:
+            return ()
+        inner_after = math.floor(max(after, 0) * self.factor)
+        inner_most = most if most == math.inf else math.floor(int(most) * self.factor)
+        return (math.ceil(end / self.factor) for end in self._parts[0]._all_cycle_ends(inner_after, inner_most))
+
+    def _inner_cycles(self, begin: int, after: int, most: float) -> Iterable[Counted]:
+        return ((schedule, begin, after, most) for schedule in self._parts if self.factor == 1)
 
 
 # ---- parts that only a program sees ----
@@ -827,28 +980,38 @@ def _value_at(schedule: Schedule, step: int) -> float:
             else:
                 piece = pieces[-1]
             schedule = piece
+        elif isinstance(schedule, Skip) and step + schedule.skipped <= LARGEST_STEP:
+            (schedule,), step = schedule._parts, step + schedule.skipped
         else:
             return float(schedule(step))
 
 
-def multiples(period: int, most: float) -> Iterable[int]:
-    """``period`` and its multiples up to ``most``, or without end."""
-    return itertools.count(period, period) if most == math.inf else range(period, int(most) + 1, period)
+def multiples(period: int, after: int, most: float) -> Iterable[int]:
+    """The multiples of ``period`` from 1 on that come after a step, up to ``most`` or without end."""
+    first = (max(after, 0) // period + 1) * period
+    return itertools.count(first, period) if most == math.inf else range(first, int(most) + 1, period)
 
 
-def _fraction(factor: Any) -> Fraction:
+def _fraction(who: str, factor: Any, advice: str) -> Fraction:
     """A factor as an exact number: a float is what it prints as."""
-    who, advice = "stretch", "pass how many times longer, such as 2 or 1.5"
     if not is_number(factor) and not isinstance(factor, Fraction):
         raise TypeError(f"{who}: factor must be a number, got {shown(factor)}; {advice}")
     if isinstance(factor, (float, np.floating)):
         if not math.isfinite(factor):
             raise ValueError(f"{who}: factor must be finite, got {shown(factor)}; {advice}")
         factor = Fraction(repr(float(factor)))
-    exact = Fraction(factor)
+    exact = Fraction(int(factor.numerator), int(factor.denominator))
     if not exact > 0:
         raise ValueError(f"{who}: factor must be > 0, got {shown(nearest(exact))}; {advice}")
     return exact
+
+
+def _short(exact: Fraction) -> Fraction:
+    """The fraction, or what the nearest float prints as or else is: so that both its parts are floats, too."""
+    for candidate in (exact, Fraction(repr(float(exact)))):
+        if max(candidate.numerator, candidate.denominator) <= LARGEST_STEP:
+            return candidate
+    return Fraction(float(exact))
 
 
 def _whole(who: str, name: str, exact: Fraction) -> int:

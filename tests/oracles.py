@@ -52,6 +52,7 @@ class Case:
     edges: list[int] = field(default_factory=list)  # steps at which something happens
     factors: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)  # of a single kind
+    skipped: int = 0  # steps, of whatever skips the most of them
 
     def __repr__(self) -> str:
         return self.text
@@ -872,6 +873,7 @@ def then(a: Case, b: Case) -> Case:
         of("crossed"),
         a.edges + [shift + edge for edge in b.edges],
         max(a.factors, b.factors),
+        skipped=max(a.skipped, b.skipped),
     )
 
 
@@ -938,6 +940,55 @@ def repeat(a: Case, times: int | None) -> Case:
         of("crossed"),
         [edge for edge in edges if edge <= LONGEST],
         a.factors,
+        skipped=a.skipped,
+    )
+
+
+def skip(a: Case, steps: int) -> Case:
+    """At times that are exact: `whole_steps` and `fractional_steps` see to it."""
+
+    def of(name: str) -> Callable[[Any], Any]:
+        return lambda step: getattr(a, name)(Fraction(step) + steps)
+
+    return Case(
+        f"{a.text}.skip({steps})",
+        of("exact"),
+        a.steps - steps,
+        of("size"),
+        of("crossed"),
+        [edge - steps for edge in a.edges if edge >= steps],
+        a.factors,
+        skipped=a.skipped + steps,
+    )
+
+
+def pace(factor: float | Fraction) -> Fraction:
+    """A float is what it prints as, or itself where that takes numbers above 2**53."""
+    exact = Fraction(repr(factor)) if isinstance(factor, float) else Fraction(factor)
+    return exact if max(exact.as_integer_ratio()) <= LONGEST else Fraction(factor)
+
+
+def speed_up(a: Case, factor: float | Fraction) -> Case:
+    """At the time that its contract says, ``p * t / q`` in float64: near an end no other is close enough."""
+    exact = pace(factor)
+    steps = math.inf if math.isinf(a.steps) else math.ceil(int(a.steps) / exact)
+
+    def local(step: Any) -> Fraction:
+        if step >= steps:
+            return Fraction(int(a.steps))
+        return min(Fraction(exact.numerator * float(step) / exact.denominator), Fraction(LONGEST))
+
+    def of(name: str) -> Callable[[Any], Any]:
+        return lambda step: getattr(a, name)(local(step))
+
+    return Case(
+        f"{a.text}.speed_up({factor!r})",
+        of("exact"),
+        steps,
+        of("size"),
+        of("crossed"),
+        [edge for edge in (math.ceil(edge / exact) for edge in a.edges) if edge <= LONGEST],
+        a.factors,
     )
 
 
@@ -998,6 +1049,7 @@ def cooldown(a: Case, at: int, steps: int, shape: str, end: float) -> Case:
         lambda step: a.crossed(step) if step < at else absolute,
         [*(edge for edge in a.edges if edge < at), at, at + steps],
         a.factors + 1,
+        skipped=a.skipped,
     )
 
 
@@ -1098,6 +1150,29 @@ def cooldowns(draw: st.DrawFn, base: st.SearchStrategy[Case] = _any_base) -> Cas
     return cooldown(a, at, draw(short_horizons), shape, draw(st.just(0.0) | _moderate_signed))
 
 
+@st.composite
+def skips(draw: st.DrawFn, base: st.SearchStrategy[Case] = _any_base) -> Case:
+    a = draw(base)
+    last = LONGEST if math.isinf(a.steps) else int(a.steps) - 1
+    near = sorted({step for edge in a.edges for step in (edge - 1, edge, edge + 1) if 0 <= step <= last})
+    anywhere = st.integers(0, min(last, 2000)) | st.integers(0, last)
+    return skip(a, draw(st.sampled_from(near) | anywhere if near else anywhere))
+
+
+_chains = st.builds(then, _finite_base, _any_base)
+_finite_chains = st.builds(then, _finite_base, _finite_base)
+paces = st.one_of(
+    st.sampled_from([2, 3, 10, 1000, 0.1, 1.5, Fraction(1, 2), Fraction(2, 3), Fraction(3, 2), Fraction(10, 7)]),
+    st.fractions(Fraction(1, 1000), 1000, max_denominator=1000).filter(bool),
+    st.floats(1e-3, 1e3),
+)
+
+
+def faster(base: st.SearchStrategy[Case]) -> st.SearchStrategy[Case]:
+    """Not so slow that what is made of it is too long."""
+    return st.builds(speed_up, base, paces).filter(lambda case: math.isinf(case.steps) or case.steps <= 2**40)
+
+
 COMBINATIONS: dict[str, st.SearchStrategy[Case]] = {
     "by_rate": BY_RATE.cases(),
     "then": st.builds(then, _finite_base, _any_base),
@@ -1125,6 +1200,21 @@ COMBINATIONS: dict[str, st.SearchStrategy[Case]] = {
     "cooldown": cooldowns(),
     "cooldown_of_chain": cooldowns(st.builds(then, warmups(_finite_base), _any_base)),
     "cooldown_of_repeat": cooldowns(st.builds(repeat, _finite_base, _times)),
+    "skip": skips(),
+    "skip_of_chain": skips(_chains),
+    "skip_of_repeat": skips(st.builds(repeat, _finite_chains, _times)),
+    "skip_then": st.builds(then, skips(_finite_base), skips()),
+    "skip_repeat": st.builds(repeat, skips(_finite_chains), _times),
+    "speed_up": faster(_any_base),
+    "speed_up_of_chain": faster(_chains),
+    "speed_up_of_repeat": faster(st.builds(repeat, _finite_base, _times)),
+    "speed_up_then": st.builds(then, faster(_finite_base), faster(_any_base)),
+    "speed_up_repeat": st.builds(repeat, faster(_finite_chains), _times),
+    "speed_up_product": st.builds(product, faster(_any_base), _any_base),
+    "speed_up_of_repeated_speed_up": faster(st.builds(repeat, faster(_finite_base), _some_times)),
+    "skip_of_speed_up": skips(faster(_any_base)),
+    "cooldown_of_skip": cooldowns(skips()),
+    "cooldown_of_speed_up": cooldowns(faster(_any_base)),
     "stretch": st.builds(stretch, _stretchable, st.integers(1, 1000)),
     "stretch_chain": st.builds(
         lambda a, b, factor: stretch(then(a, b), factor),
@@ -1161,6 +1251,14 @@ EXAMPLES: dict[str, Case] = {
     "clip": clip(_c, 0.1, 0.8),
     **{f"cooldown-{shape}": cooldown(_c, 400, 250, shape, 0.01) for shape in DECAYS},
     "stretch": stretch(_l, 3),
+    "skip": skip(_c, 333),
+    "skip-of-chain": skip(then(then(_l, repeat(_w, 3)), _c), 100),
+    "skip-of-endless": skip(KINDS["Exponential"].case(start=1.0, gamma=0.999, every=1, staircase=False), 700),
+    "skip-repeat": repeat(skip(then(_l, _w), 30), None),
+    "speed_up": speed_up(_c, 8),
+    "speed_up-slower": speed_up(_w, 0.3),
+    "speed_up-of-chain": speed_up(then(_l, _c), Fraction(5, 3)),
+    "speed_up-of-repeat": then(speed_up(repeat(_l, 7), 2.5), repeat(speed_up(_w, Fraction(4, 3)), 2)),
     "noisy": noisy(_c, "seed=7, distribution='normal', std=0.1", 0.25),
     "noisy-uniform": noisy(then(_l, _w), "seed=2**64 - 1, distribution='uniform'", 1.0),
     "noisy-repeated": repeat(noisy(_l, "seed=3", 0.1), 5),
@@ -1170,9 +1268,10 @@ EXAMPLES: dict[str, Case] = {
 def whole_steps(case: Case) -> st.SearchStrategy[int]:
     """Steps where something may go wrong: around the edges, before and after the end, anywhere."""
     near = [edge + by for edge in case.edges for by in (-2, -1, 0, 1, 2)]
-    near = sorted({step for step in [0, 1, 2, *near] if 0 <= step <= LONGEST})
-    last = int(min(LONGEST, 1.25 * case.steps + 10)) if math.isfinite(case.steps) else 5000
-    return st.one_of(st.sampled_from(near), st.integers(0, last), st.integers(0, LONGEST))
+    longest = LONGEST - case.skipped
+    near = sorted({step for step in [0, 1, 2, *near] if 0 <= step <= longest}) or [0]
+    last = int(1.25 * case.steps + 10) if math.isfinite(case.steps) else 5000
+    return st.one_of(st.sampled_from(near), st.integers(0, min(last, longest)), st.integers(0, longest))
 
 
 def windows_of(count: int, case: Case) -> st.SearchStrategy[int]:
@@ -1181,10 +1280,15 @@ def windows_of(count: int, case: Case) -> st.SearchStrategy[int]:
 
 
 def fractional_steps(case: Case) -> st.SearchStrategy[float]:
-    """Of normal size: what a subnormal step loses before it arrives is not the curve's."""
-    last = min(float(LONGEST), 1.25 * case.steps + 10.0) if math.isfinite(case.steps) else 5000.0
-    return st.one_of(
+    """Of normal size: what a subnormal step loses before it arrives is not the curve's.
+
+    Nor is what a step loses when so many are added: it has the fraction that is left of it then.
+    """
+    last = 1.25 * case.steps + 10.0 if math.isfinite(case.steps) else 5000.0
+    last = min(last, float(LONGEST - case.skipped))
+    steps = st.one_of(
         st.floats(0.0, last, allow_subnormal=False),
         whole_steps(case).map(float),
         st.floats(0.0, min(3.0, last), allow_subnormal=False),
     )
+    return steps.map(lambda step: (step + case.skipped) - case.skipped)

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import fastsched as fs
 
 def schedule(case: oracles.Case | str) -> Any:
     """The package's schedule for a case."""
-    return eval(case if isinstance(case, str) else case.text, dict(vars(fs)))
+    return eval(case if isinstance(case, str) else case.text, {"Fraction": Fraction, **vars(fs)})
 
 
 def bits(values: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What the kinds with cycles and legs, and the ways of putting schedules together, claim beyond their values."""
 
+import contextlib
 import copy
 import functools
 import json
@@ -10,11 +11,12 @@ from fractions import Fraction
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import output, same_bits, schedule
 
 import fastsched as fs
+from fastsched._program import compile_program
 
 LONGEST = oracles.LONGEST
 EPSILON = 2**-52
@@ -455,8 +457,11 @@ def test_a_floor_is_absolute_below_a_scaled_schedule():
 
 
 def stretchable(case):
-    """Logarithmic is no function of progress; a damped triangle's gamma is rounded anew, which t steps multiply."""
-    return not any(text in case.text for text in ("Logarithmic", "shape='log'", "exp_range", "noisy"))
+    """Logarithmic is no function of progress; a damped triangle's gamma is rounded anew, which t steps multiply.
+
+    A speed rounds the time of every step: another one where all is longer.
+    """
+    return not any(text in case.text for text in ("Logarithmic", "shape='log'", "exp_range", "noisy", "speed_up"))
 
 
 @pytest.mark.parametrize(
@@ -513,6 +518,8 @@ def test_stretching_by_one_changes_nothing(case):
         ("Cosine(steps=10).warmup(4)", 1.5, "Cosine(steps=15).warmup(6)"),
         ("Cosine(steps=10).repeat(3)", 1.5, "Cosine(steps=15).repeat(3)"),
         ("Cosine(steps=10).cooldown(at=4, steps=2)", 1.5, "Cosine(steps=15).cooldown(at=6, steps=3)"),
+        ("Cosine(steps=10).skip(4)", 1.5, "Cosine(steps=15).skip(6)"),
+        ("Cosine(steps=10).speed_up(Fraction(2, 3))", 1.5, "Cosine(steps=15).speed_up(Fraction(2, 3))"),
         ("Cosine(steps=10).clip(0.1, 0.9)", 1.5, "Cosine(steps=15).clip(0.1, 0.9)"),
         ("Cosine(steps=10).noisy(0.1, seed=3)", 1.5, "Cosine(steps=15).noisy(0.1, seed=3)"),
         ("2 * Cosine(steps=10) + Linear(0, 1, steps=4)", 1.5, "2 * Cosine(steps=15) + Linear(0, 1, steps=6)"),
@@ -582,6 +589,8 @@ def test_stretching_back_gives_the_same_schedule(case):
         ("Cosine(steps=10).warmup(3)", 1.5, "steps"),
         ("Cosine(steps=10).cooldown(at=3, steps=4)", 1.5, "at"),
         ("Cosine(steps=10).cooldown(at=4, steps=3)", 1.5, "(steps|duration)"),
+        ("Cosine(steps=10).skip(3)", 1.5, "skip.*steps"),
+        ("Cosine(steps=3).speed_up(2)", 0.5, "steps"),
         ("Cosine(steps=10).then(Linear(1, 0, steps=3))", 1.5, "steps"),
         ("Cosine(steps=10)", 10**400, "steps"),
         ("Cosine(steps=10)", Fraction(10**400, 7), "steps"),
@@ -600,6 +609,292 @@ def test_stretch_refuses_a_result_that_the_kind_does_not_take(text, factor, name
     s = schedule(text)
     with pytest.raises(ValueError, match=rf"{named}.*; \w"):
         s.stretch(factor)
+
+
+# Skip and speed up.
+
+
+@contextlib.contextmanager
+def using(backend):
+    fs.use_backend(backend)
+    try:
+        yield
+    finally:
+        fs.use_backend("native")
+
+
+on_both = pytest.mark.parametrize("backend", ["native", "numba"])
+any_case = st.one_of(*oracles.CASES.values())
+
+
+def skippable(case, largest=LONGEST):
+    """How many steps may be skipped."""
+    most = LONGEST - case.skipped if math.isinf(case.steps) else int(case.steps) - 1
+    return st.integers(0, min(most, 2000, largest)) | st.integers(0, min(most, largest))
+
+
+@on_both
+@given(data=st.data())
+def test_a_schedule_without_its_first_steps_is_what_is_left_of_it_to_the_bit(backend, data):
+    case = data.draw(any_case)
+    s, k = schedule(case), data.draw(skippable(case))
+    left = LONGEST - case.skipped - k
+    start = min(data.draw(oracles.whole_steps(case)), max(left - 40, 0))
+    count = min(37, left - start + 1)
+    with using(backend):
+        assert same_bits(s.skip(k).table(count, start=start), s.table(count, start=start + k))
+        assert same_bits(s.skip(k)(start), s(start + k))
+
+
+@on_both
+@every_example
+def test_what_is_left_of_any_example_has_its_bits_across_all_blocks(backend, case):
+    s = schedule(case)
+    with using(backend):
+        for k in (0, 1, 7, 511, 1000):
+            if k < case.steps:
+                assert same_bits(s.skip(k).table(1300), s.table(1300, start=k))
+
+
+@every_example
+def test_skipping_takes_its_steps_off_the_length(case):
+    s = schedule(case)
+    rest = s.skip(3)
+    assert rest.steps == s.steps - 3
+    assert type(rest.steps) is type(s.steps)
+
+
+@every_example
+def test_what_is_skipped_one_after_another_is_skipped_at_once(case):
+    s = schedule(case)
+    assert s.skip(1).skip(0).skip(2) == s.skip(3)
+
+
+def test_all_but_the_last_step_can_be_skipped():
+    s = line(1.0, 0.0, 4).skip(3)
+    assert s.steps == 1
+    assert [s(0), s(0.5), s(1), s(LONGEST)] == [0.25, 0.125, 0.0, 0.0]
+
+
+def test_a_curve_that_begins_in_its_middle_is_chained_repeated_and_branched():
+    rest = line(1.0, 0.0, 4).skip(2)
+    assert list(fs.Constant(9.0, steps=2).then(rest).then(fs.Constant(7.0)).table(6)) == [9.0, 9.0, 0.5, 0.25, 7.0, 7.0]
+    assert list(rest.repeat(2).table(6)) == [0.5, 0.25, 0.5, 0.25, 0.0, 0.0]
+    assert list(rest.cooldown(at=1, steps=1).table(3)) == [0.5, 0.25, 0.0]
+    assert list(rest.warmup(2).table(4)) == [0.0, 0.25, 0.5, 0.25]
+
+
+def test_skipping_goes_into_the_middle_of_a_cycle():
+    s = line(1.0, 0.0, 4).repeat(3).skip(6)
+    assert s.steps == 6
+    assert list(s.table(8)) == [0.5, 0.25, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+
+
+def test_noise_is_that_of_the_step_that_it_was_before_skipping():
+    s = line(1.0, 0.5, 800).noisy(0.3, seed=5)
+    assert same_bits(s.skip(100).table(900), s.table(900, start=100))
+
+
+def test_pieces_that_are_skipped_are_not_compiled():
+    s = functools.reduce(lambda s, i: s.then(fs.Constant(float(i), steps=3)), range(1, 1000), fs.Constant(0.0, steps=3))
+    rest = s.skip(3 * 997 + 1)
+    assert len(compile_program(rest).instructions) == 3 + 2  # and branches between them
+    assert list(rest.table(4)) == [997.0, 997.0, 998.0, 998.0]
+
+
+ENDLESS = [
+    "Constant(1.0)",
+    "InverseTime(rate=0.001)",
+    "InverseSqrt(timescale=3)",
+    "Exponential(gamma=1 - 1e-12)",
+    "StepDecay(gamma=0.5, every=2.5 * 10**14)",
+    "CosineRestarts(first=700)",
+    "Triangular(0.0, 1.0, up=7)",
+    "Linear(1.0, 0.0, steps=7).repeat()",
+    "Linear(1.0, 0.0, steps=7).then(Cosine(steps=9).repeat())",
+    "Linear(1.0, 0.0, steps=7).repeat().noisy(0.1)",
+    "Cosine(steps=9).repeat().speed_up(1.5)",
+    "MultiStep(milestones=[3, 2**53], gamma=0.5)",
+]
+
+
+@on_both
+@pytest.mark.parametrize("text", ENDLESS)
+@pytest.mark.parametrize("k", [LONGEST, LONGEST - 5, 2**52 + 1])
+def test_past_the_longest_step_a_schedule_goes_on_or_stops_but_a_table_equals_the_calls(backend, text, k):
+    s = schedule(text).skip(k)
+    with using(backend):
+        for start in (0, LONGEST - k, LONGEST - 1299):
+            values = s.table(1300 if start + 1300 <= LONGEST else LONGEST - start + 1, start=start)
+            assert same_bits(values, s(np.arange(start, start + len(values))))
+            assert np.all((values >= 0.0) & (values <= 1.2))
+        assert same_bits(s(LONGEST - k), schedule(text)(LONGEST))
+
+
+def test_skips_around_one_another_may_add_up_to_more_than_the_longest_step():
+    s = functools.reduce(lambda s, _: (s * 1.0).skip(LONGEST), range(5), fs.InverseTime(rate=1.0))
+    assert s(0) == fs.InverseTime(rate=1.0)(LONGEST)
+
+
+@every_example
+@pytest.mark.parametrize("factor", [2, 3])
+def test_what_is_left_is_stretched_as_the_whole_is(case, factor):
+    s = schedule(case)
+    assert s.skip(3).stretch(factor) == s.stretch(factor).skip(3 * factor)
+
+
+@on_both
+@given(data=st.data())
+def test_a_schedule_sped_up_has_the_bits_of_the_step_that_it_is_at(backend, data):
+    case = data.draw(any_case)
+    assume(math.isinf(case.steps) or case.steps <= 2**40)
+    factor = data.draw(oracles.paces)
+    p, q = oracles.pace(factor).as_integer_ratio()
+    s = schedule(case)
+    assume(type(s).__name__ != "SpeedUp")  # of two, the product is rounded
+    fast = s.speed_up(factor)
+    last = min(fast.steps - 1, 2**40)
+    whole = np.array(data.draw(st.lists(st.integers(0, last), max_size=9)), np.float64)
+    fractions = np.array(data.draw(st.lists(st.floats(0, last), max_size=9)), np.float64)
+    with using(backend):
+        for steps in (whole, fractions):
+            assert same_bits(fast(steps), s(np.minimum(p * steps / q, LONGEST)))
+
+
+@on_both
+@given(data=st.data())
+def test_a_table_of_a_schedule_sped_up_equals_the_calls_to_the_bit(backend, data):
+    case = data.draw(any_case)
+    assume(math.isinf(case.steps) or case.steps <= 2**40)
+    s = schedule(case).speed_up(data.draw(oracles.paces))
+    s = s.skip(data.draw(st.integers(0, 99))) if s.steps > 99 else s
+    start = data.draw(oracles.windows_of(40, case))
+    with using(backend):
+        assert same_bits(s.table(37, start=start), [s(start + i) for i in range(37)])
+
+
+@on_both
+@every_example
+@pytest.mark.parametrize("pace", [3, Fraction(1, 3), 0.7])
+def test_a_long_table_of_a_schedule_sped_up_has_the_bits_of_the_step_that_it_is_at(backend, case, pace):
+    s = schedule(case)
+    if type(s).__name__ == "SpeedUp":
+        return  # of two, the product is rounded
+    exact = oracles.pace(pace)
+    fast = s.speed_up(pace)
+    steps = np.arange(min(1300, fast.steps))
+    with using(backend):
+        assert same_bits(fast.table(len(steps)), s(exact.numerator * steps / exact.denominator))
+        assert same_bits(fast.table(1300)[len(steps) :], [s(min(s.steps, LONGEST))] * (1300 - len(steps)))
+
+
+def test_a_whole_factor_leaves_out_steps():
+    s = fs.Cosine(steps=1000).noisy(0.1)
+    assert same_bits(s.speed_up(3).table(400), s.table(1200)[::3])
+
+
+def test_a_factor_below_one_stays_at_every_sample_and_every_noise_for_longer():
+    s = fs.Samples([4.0, 2.0, 1.0])
+    assert list(s.speed_up(0.5).table(7)) == [4.0, 4.0, 2.0, 2.0, 1.0, 1.0, 1.0]
+    assert same_bits(s.noisy(0.1).speed_up(0.25).table(12), np.repeat(s.noisy(0.1).table(3), 4))
+
+
+def test_a_horizon_may_have_a_fraction():
+    s = line(1.0, 0.0, 21).speed_up(2)  # 10.5 steps
+    assert s.steps == 11
+    assert [s(t) for t in (0, 5, 10, 11)] == [1.0, line(1.0, 0.0, 21)(10), line(1.0, 0.0, 21)(20), 0.0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "factor", "length"),
+    [
+        (10, 1, 10),
+        (10, 3, 4),
+        (10, 0.1, 100),
+        (9, 0.3, 30),
+        (10, 11, 1),
+        (10, LONGEST, 1),
+        (7, Fraction(2, 3), 11),
+        (8, Fraction(2, 3), 12),
+        (1, 1e-15, 10**15),
+        (LONGEST, 1.5, 6004799503160662),
+        (LONGEST, Fraction(1), LONGEST),
+        (10, np.float64(0.1), 100),
+        (10, np.int64(2), 5),
+    ],
+)
+def test_the_length_is_divided_exactly_and_rounded_up(steps, factor, length):
+    s = line(1.0, 0.5, steps).speed_up(factor)
+    assert s.steps == length
+    assert type(s.steps) is int
+    assert [s(0), s(length), s(LONGEST)] == [1.0, 0.5, 0.5]
+    assert s(length - 1) > 0.5 or (length - 1) / length > 1 - EPSILON
+
+
+def test_an_endless_schedule_sped_up_has_no_end_and_stops_at_the_longest_step():
+    s = fs.InverseTime(rate=1e-9).speed_up(1000)
+    assert s.steps == math.inf
+    assert s(LONGEST) == s(LONGEST // 1000 + 1) == fs.InverseTime(rate=1e-9)(LONGEST)
+
+
+@pytest.mark.parametrize(
+    ("factors", "product"),
+    [((2, 3), 6), ((2, 0.5), 1), ((0.1, 0.3), 0.03), ((Fraction(2, 3), 1.5, 7), 7), ((1e-9, 1e9), 1)],
+)
+def test_speeds_of_a_speed_multiply(factors, product):
+    s = fs.Cosine(steps=1001)
+    assert functools.reduce(lambda s, factor: s.speed_up(factor), factors, s) == s.speed_up(product)
+
+
+@every_example
+def test_the_speed_of_one_changes_no_value(case):
+    s = schedule(case)
+    assert s.speed_up(1).steps == s.steps
+    assert same_bits(s.speed_up(1).table(1300), s.table(1300))
+
+
+@every_example
+def test_a_speed_is_stretched_with_what_it_is_the_speed_of(case):
+    s = schedule(case)
+    assert s.speed_up(1.5).stretch(3) == s.stretch(3).speed_up(1.5)
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [
+        (2, "2"),
+        (2.0, "2"),
+        (0.1, "0.1"),
+        (Fraction(3, 2), "1.5"),
+        (Fraction(2, 3), "Fraction(2, 3)"),
+        (1 / 3, "0.3333333333333333"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (1e-15, "1e-15"),
+        (Fraction(10**30 + 1, 3 * 10**30), "0.3333333333333333"),  # rounded to a float
+        (2.0**-53, "1.1102230246251565e-16"),
+    ],
+)
+def test_a_speed_is_a_value_whatever_its_factor(factor, text):
+    s = fs.Constant(1.0).speed_up(factor)
+    assert repr(s) == f"Constant(1.0).speed_up({text})"
+    for twin in (schedule(repr(s)), fs.from_json(s.to_json()), pickle.loads(pickle.dumps(s))):
+        assert twin == s
+        assert hash(twin) == hash(s)
+
+
+def test_speeds_and_cycles_are_within_one_another_as_often_as_promised():
+    s = functools.reduce(lambda s, _: s.repeat(2).speed_up(2), range(32), line(1.0, 0.0, 4))
+    assert [s(0), s(1), s(3), s(4)] == [1.0, 1.0, 1.0, 0.0]
+    assert same_bits(s.table(6), [s(t) for t in range(6)])
+    assert s.cycle_ends() == [1, 2, 3, 4]
+    for deeper in (
+        lambda: s.repeat(2),
+        lambda: (s * 1.0).speed_up(2),
+        lambda: fs.Constant(1.0, steps=1).then(s).repeat(),
+    ):
+        with pytest.raises(ValueError, match=r"64.*repeat and speed_up.*65; \w"):
+            deeper()
+    assert s.speed_up(2)(1) == s(2)
 
 
 # Noise.
@@ -854,6 +1149,29 @@ def test_tabulate_takes_any_number(number):
         ("CosineRestarts(first=4, cycles=2).noisy(0.1)", None, [4, 8]),
         ("CosineRestarts(first=4).cooldown(at=10, steps=20)", None, [4, 8]),
         ("CosineRestarts(first=4).cooldown(at=10, steps=20).repeat(2)", None, [4, 8, 30, 34, 38, 60]),
+        ("CosineRestarts(first=10).skip(3)", 30, [7, 17, 27]),
+        ("CosineRestarts(first=10).skip(10)", 30, [10, 20, 30]),
+        ("CosineRestarts(first=10).skip(2**53 - 15)", 20, [3, 13]),
+        ("CosineRestarts(first=10, multiplier=2, cycles=4).skip(25)", None, [5, 45, 125]),
+        ("Triangular(0, 1, up=3).skip(10**15 * 6 + 1)", 13, [5, 11]),
+        ("Cosine(steps=10).repeat(3).skip(10)", None, [10, 20]),
+        ("Cosine(steps=10).repeat().skip(10**15 + 3)", 20, [7, 17]),
+        ("Cosine(steps=4).repeat(3).repeat(2).skip(13)", None, [3, 7, 11]),
+        ("Cosine(steps=3).then(CosineRestarts(first=5, cycles=2)).skip(9)", None, [4]),
+        ("Cosine(steps=3).then(CosineRestarts(first=5, cycles=2).skip(7))", None, [6]),
+        ("CosineRestarts(first=5, cycles=2).skip(7).repeat(2)", None, [3, 6]),
+        ("(0.5 * CosineRestarts(first=5, cycles=3).skip(1)).skip(1)", None, [3, 8, 13]),
+        ("CosineRestarts(first=4).cooldown(at=10, steps=20).skip(5)", None, [3]),
+        ("CosineRestarts(first=10).speed_up(2)", 14, [5, 10]),
+        ("CosineRestarts(first=10).speed_up(3)", 14, [4, 7, 10, 14]),
+        ("CosineRestarts(first=10).speed_up(0.5)", 60, [20, 40, 60]),
+        ("Cosine(steps=10).repeat(3).speed_up(1)", None, [10, 20, 30]),
+        ("Cosine(steps=10).repeat(3).speed_up(Fraction(4, 3))", None, [8, 15, 23]),
+        ("Cosine(steps=10).repeat(3).speed_up(100)", None, [1]),
+        ("Cosine(steps=10).repeat(3).speed_up(4).repeat(2)", None, [3, 5, 8, 11, 13, 16]),
+        ("Cosine(steps=10).repeat(3).speed_up(4).skip(4)", None, [1, 4]),
+        ("Cosine(steps=10).repeat().skip(5).speed_up(2)", 14, [3, 8, 13]),
+        ("Cosine(steps=3).then(CosineRestarts(first=10, cycles=2).speed_up(4))", None, [6, 8]),
     ],
 )
 def test_cycle_ends_are_the_steps_after_which_a_cycle_is_complete(text, steps, ends):
@@ -870,6 +1188,8 @@ def test_cycle_ends_are_the_steps_after_which_a_cycle_is_complete(text, steps, e
         "Cosine(steps=10).repeat()",
         "Cosine(steps=10).then(Cosine(steps=10).repeat())",
         "Triangular(0, 1, up=3) * Linear(1, 0, steps=100)",
+        "Cosine(steps=10).repeat().skip(3)",
+        "CosineRestarts(first=10, multiplier=2).speed_up(3)",
     ],
 )
 def test_the_cycle_ends_of_an_endless_schedule_need_a_number_of_steps(text):
@@ -893,7 +1213,15 @@ def refused(document):
         fs.from_json(json.dumps(document))
 
 
-UNARY = {"Scaled", "Clip", "Repeat", "Noisy", "Cooldown"}  # without one of them the rest is still a schedule
+UNARY = {
+    "Scaled",
+    "Clip",
+    "Repeat",
+    "Noisy",
+    "Cooldown",
+    "Skip",
+    "SpeedUp",
+}  # without one of them the rest is still a schedule
 
 
 @every_example
@@ -984,6 +1312,15 @@ _ONE = part("Constant", value=1.0, steps=1)
         [_ONE, *[part("Repeat", times=2**30)] * 2],
         [_ONE, part("Repeat", times=0)],
         [_ONE, part("Repeat", times=None), part("Repeat", times=2)],
+        [_ONE, part("Skip", skipped=1)],
+        [_ONE, part("Skip", skipped=-1)],
+        [part("Skip", skipped=0)],
+        [_ONE, part("SpeedUp", numerator=0, denominator=1)],
+        [_ONE, part("SpeedUp", numerator=1, denominator=0)],
+        [_ONE, part("SpeedUp", numerator=1, denominator=2**107)],
+        [_ONE, part("SpeedUp", numerator=2**54, denominator=1)],
+        [_ONE, part("SpeedUp", numerator=1.5, denominator=1)],
+        [_ONE, *[part("Repeat", times=2), part("SpeedUp", numerator=2, denominator=1)] * 40],
         [part("CosineRestarts", start=1.0, end=0.0, first=1, multiplier=LONGEST, decay=1.0, cycles=LONGEST)],
         [part("Constant", value=1.0, steps=10**4000)],
     ],
@@ -1046,6 +1383,11 @@ def test_a_noisy_schedule_is_a_value_like_any_other(text):
         ("Cosine(steps=9).repeat(1)", "Cosine(steps=9)"),
         ("Cosine(steps=9).clip(0.1)", "Cosine(steps=9).clip(0.1, 0.9)"),
         ("Cosine(steps=9).clip(low=0.1)", "Cosine(steps=9).clip(high=0.1)"),
+        ("Cosine(steps=9).skip(1)", "Cosine(steps=9).skip(2)"),
+        ("Cosine(steps=9).skip(0)", "Cosine(steps=9)"),
+        ("Cosine(steps=9).speed_up(2)", "Cosine(steps=9).speed_up(3)"),
+        ("Cosine(steps=9).speed_up(2)", "Cosine(steps=9).speed_up(0.5)"),
+        ("Cosine(steps=9).speed_up(1)", "Cosine(steps=9)"),
         ("Cosine(steps=9).cooldown(3, 2)", "Cosine(steps=9).cooldown(2, 3)"),
         ("Cosine(steps=9).cooldown(3, 2)", "Cosine(steps=9).cooldown(3, 2, end=0.1)"),
         ("Cosine(steps=9).cooldown(3, 2)", "Cosine(steps=9).cooldown(3, 2, 'sqrt')"),
@@ -1066,7 +1408,7 @@ DEPTH = 10_000
 
 def _part_of_all(s, i):
     """Each combinator in turn; none changes a value by much."""
-    match i % 7:
+    match i % 9:
         case 0:
             return s * 1.0
         case 1:
@@ -1079,6 +1421,10 @@ def _part_of_all(s, i):
             return s.noisy(1e-12, seed=i)
         case 5:
             return s.cooldown(at=10**9, steps=1) if i < 100 else s  # each evaluates all that is inside it
+        case 6:
+            return s.skip(0)
+        case 7:
+            return s.speed_up(1)
         case _:
             return s.repeat(1)
 
@@ -1092,6 +1438,10 @@ DEEP = {
     "product": lambda s, i: s * fs.Constant(1.0),
     "product_on_the_right": lambda s, i: fs.Constant(1.0) * s,
     "repeat": lambda s, i: s.repeat(1),
+    "skip": lambda s, i: fs.Constant(0.25, steps=3).then(s).skip(3),
+    "skip_of_skip": lambda s, i: s.skip(0),
+    "speed_up": lambda s, i: (s * 1.0).speed_up(1),
+    "speed_up_of_speed_up": lambda s, i: s.speed_up((2, 0.5)[i % 2]),
     "noisy": lambda s, i: s.noisy(1e-12, seed=i),
     "cooldown": lambda s, i: s.cooldown(at=100, steps=20),
     "then": lambda s, i: s.then(fs.Constant(0.5, steps=1)),

@@ -7,7 +7,9 @@ import re
 import numpy as np
 import oracles
 import pytest
-from support import schedule, window
+from hypothesis import given
+from hypothesis import strategies as st
+from support import same_bits, schedule, window
 
 import fastsched as fs
 from fastsched import _core, curves
@@ -42,6 +44,7 @@ NUMBERS = {  # one curve of each kind: steps, then p, q, r, s, u, v as far as it
 }
 FIELDS = ["t", "start", "end", "steps", "p", "q", "r", "s", "u", "v"]
 NO_SAMPLES = np.zeros(0)
+LONGEST = oracles.LONGEST
 
 
 def numbers_of(name):
@@ -140,6 +143,7 @@ def test_every_curve_is_reached_by_a_public_kind(name):
 
 PRODUCT = fs.Linear(1.0, 0.0, steps=9) * fs.Constant(2.0)
 REPEAT = fs.Linear(1.0, 0.0, steps=9).repeat()
+PACE = fs.Linear(1.0, 0.0, steps=9).speed_up(2)
 
 
 def broken(schedule=PRODUCT, at=-1, **fields):
@@ -161,7 +165,10 @@ def broken(schedule=PRODUCT, at=-1, **fields):
         broken(next=0),
         broken(next=2**30),
         broken(next=-1),
-        broken(offset=-1.0),
+        broken(offset=-(2.0**53) - 2.0),
+        broken(offset=2.0**53 + 2.0),
+        broken(offset=-0.5),
+        broken(offset=-math.inf),
         broken(offset=math.nan),
         broken(offset=0.5),
         broken(fs.Linear(1.0, 0.0, steps=9), steps=math.inf),
@@ -176,6 +183,19 @@ def broken(schedule=PRODUCT, at=-1, **fields):
         broken(REPEAT, at=0, p=0.0),
         broken(REPEAT, at=0, p=0.5),
         broken(REPEAT, at=0, steps=math.nan),
+        broken(REPEAT, at=0, code=curves.PACE, q=0.0),
+        broken(PACE, code=curves.PACE),
+        broken(PACE, at=0, code=curves.RESUME),
+        broken(PACE, at=0, p=0.0),
+        broken(PACE, at=0, p=-1.0),
+        broken(PACE, at=0, p=math.inf),
+        broken(PACE, at=0, q=0.0),
+        broken(PACE, at=0, q=math.nan),
+        broken(PACE, at=0, r=-1.0),
+        broken(PACE, at=0, r=0.5),
+        broken(PACE, at=0, r=math.inf),
+        broken(PACE, at=0, steps=0.5),
+        broken(PACE, at=0, steps=math.nan),
         broken(fs.Exponential(gamma=0.9), r=0.0),
         broken(fs.Exponential(gamma=0.9), r=3.0),
         broken(fs.Exponential(gamma=0.9), r=2048.0),
@@ -212,6 +232,43 @@ def test_a_program_that_is_early_gives_its_first_value_and_reads_nothing_before_
     _core.Row([program], np.zeros(1, np.int32), np.ones(1)).table(0, out)
     assert out[0, 0] == 1.0
     assert np.all((out >= 0.0) & (out <= 1.0))
+
+
+HOSTILE = [0.0, -0.0, 0.5, 1.0, -1.0, 7.0, 511.0, -511.0, 2.0**53, -(2.0**53), 1e300, 5e-324, math.inf, -math.inf, math.nan]
+
+
+@given(data=st.data())
+def test_a_program_of_any_numbers_is_refused_or_runs_and_ends(data):
+    s = schedule(data.draw(st.sampled_from(list(oracles.EXAMPLES.values()))))
+    code, samples = compile_program(s)
+    for _ in range(data.draw(st.integers(1, 4))):
+        i = data.draw(st.integers(0, len(code) - 1))
+        name = data.draw(st.sampled_from(INSTRUCTION.names))
+        whole = st.integers(-1, len(curves.CODES) if name == "code" else len(code) + 1)
+        code[name][i] = data.draw(whole if name in ("code", "next") else st.sampled_from(HOSTILE) | st.floats())
+    try:
+        program = _core.Program(code, samples)
+    except ValueError:
+        return
+    program.values(np.array([0.0, 0.3, 511.7, 2.0**53]), np.zeros(4))
+    row = _core.Row([program], np.zeros(1, np.int32), np.ones(1))
+    row.table(0, np.zeros((700, 1)))
+    row.table(LONGEST - 699, np.zeros((700, 1)))
+
+
+@pytest.mark.parametrize("offset", [-(2.0**53), -(2.0**53) + 3.0, -5.0, 0.0])
+@pytest.mark.parametrize("case", oracles.EXAMPLES.values(), ids=oracles.EXAMPLES)
+def test_a_program_may_begin_before_step_0(case, offset):
+    code, samples = compile_program(schedule(case))
+    code["offset"] += offset
+    if np.any(np.abs(code["offset"]) > LONGEST):
+        return
+    program = _core.Program(code, samples)
+    for start in (0, LONGEST - 699):
+        table, values = np.zeros((700, 1)), np.zeros(700)
+        _core.Row([program], np.zeros(1, np.int32), np.ones(1)).table(start, table)
+        program.values(start + np.arange(700.0), values)
+        assert same_bits(table[:, 0], values)
 
 
 @pytest.mark.parametrize("source", [None, "code", 3, [1.0], np.zeros((2, 2))])

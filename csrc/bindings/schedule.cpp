@@ -23,6 +23,9 @@ bool is_step(double t) {
 
 bool is_count(double t) { return is_step(t) && t >= 1.0; }
 
+// The beginning of a schedule without its first steps lies before step 0.
+bool is_offset(double t) { return is_step(t) || is_step(-t); }
+
 bool is_half_seed(double word) { return is_step(word) && word <= 4294967295.0; }
 
 // A stride of exponentials is the length of a list.
@@ -44,6 +47,8 @@ bool is_sound(const Instruction& in, std::size_t samples) {
       return (has_end || endless) && is_half_seed(c.p) && is_half_seed(c.q);
     case Code::cycle:
       return is_count(c.p) && (has_end || endless);
+    case Code::pace:
+      return is_positive(c.p) && is_positive(c.q) && is_step(c.r) && (has_end || endless);
     case Code::branch:
     case Code::multiply:
     case Code::add:
@@ -98,7 +103,7 @@ std::string find_fault(const Source& source) {
     if (in.code < Code{} || in.code >= Code::count) return "an instruction has an unknown code";
     if (in.next <= i || in.next > size) return "an instruction does not lead forward";
     // Between two whole edges a table always advances; a fractional one would stop it for good.
-    if (!is_step(in.offset)) return "an offset is no step";
+    if (!is_offset(in.offset)) return "an offset is no step";
     if (!is_sound(in, source.samples.size())) return "an instruction's numbers are out of range";
     int needed = 0, left = 1;
     switch (in.code) {
@@ -114,6 +119,7 @@ std::string find_fault(const Source& source) {
       case Code::branch:
       case Code::resume:
       case Code::cycle:
+      case Code::pace:
         left = 0;
         break;
       default:
@@ -121,7 +127,8 @@ std::string find_fault(const Source& source) {
     }
     if (state.depth < needed) return "an instruction lacks an operand";
     state.depth += left - needed;
-    state.cycles += in.code == Code::cycle ? 1 : in.code == Code::resume ? -1 : 0;
+    const bool keeps = in.code == Code::cycle || in.code == Code::pace;
+    state.cycles += keeps ? 1 : in.code == Code::resume ? -1 : 0;
     if (state.depth > stack_size) return "it needs too deep a stack";
     if (state.cycles < 0 || state.cycles > most_cycles) return "its cycles do not nest";
     if (in.code == Code::branch && !reach(i + 1, state)) return "the two sides of a branch disagree";

@@ -166,7 +166,8 @@ void power_block(bool rise, const Curve& c, double first, std::int64_t count, do
 }
 
 // The distance from `step` to the first later one at which another branch is taken, a curve ends or a cycle
-// begins; `most` if that comes first.
+// begins; `most` if that comes first. 0 where time runs at another pace: it has fractions, so that no block
+// of steps serves.
 double steps_to_edge(const Program& program, double step, double most) {
   double kept[most_cycles];
   int cycles = 0;
@@ -180,14 +181,17 @@ double steps_to_edge(const Program& program, double step, double most) {
     if (in.code == Code::branch) {
       edge(in.offset);
       next = time < in.offset ? i + 1 : next;
+    } else if (in.code == Code::pace) {
+      return 0.0;
     } else if (in.code == Code::cycle) {
+      edge(in.offset + largest_step);
       kept[cycles++] = time;
       time = cycled(in.curve, since(in, time));
       edge(in.curve.p);
     } else if (in.code == Code::resume) {
       time = kept[--cycles];
     } else if (in.code < Code::sample) {
-      edge(in.offset + in.curve.steps);
+      edge(in.offset + at_most_largest_step(in.curve.steps));
     }
     i = next;
   }
@@ -207,10 +211,14 @@ public:
       if (ahead == 0) {
         ahead = static_cast<std::int64_t>(steps_to_edge(program, first, static_cast<double>(count - done)));
       }
-      const std::int64_t n = std::min(block, ahead);
-      run(program, first, n, out + done);
+      const std::int64_t n = std::min(block, ahead > 0 ? ahead : count - done);
+      if (ahead > 0) {
+        run(program, first, n, out + done);
+        ahead -= n;
+      } else {
+        for (std::int64_t i = 0; i < n; ++i) out[done + i] = value(program, first + static_cast<double>(i));
+      }
       done += n;
-      ahead -= n;
     }
   }
 
@@ -380,8 +388,8 @@ private:
     }
   }
 
-  // `value` for `count` consecutive steps without an edge between them. The bottom of the stack is `out`.
-  // Where the last cycle has ended, time stands still.
+  // `value` for `count` consecutive steps without an edge between them, at the pace of steps. The bottom of
+  // the stack is `out`. Where the last cycle has ended, or at the largest step, time stands still.
   void run(const Program& program, double first, std::int64_t count, double* out) {
     struct Clock {
       double time;
@@ -434,20 +442,22 @@ private:
         case Code::noise: {
           double* const a = at(depth - 1);
           for (std::int64_t k = 0; k < count; ++k) {
-            a[k] = noisy(c, a[k], clock.still ? t : t + static_cast<double>(k));
+            a[k] = noisy(c, a[k], clock.still ? t : at_most_largest_step(t + static_cast<double>(k)));
           }
           break;
         }
         case Code::cycle:
           kept[cycles++] = clock;
-          clock = {cycled(c, t), clock.still || t >= c.steps};
+          clock = {cycled(c, t), clock.still || t >= at_most_largest_step(c.steps)};
+          break;
+        case Code::pace:  // `fill` has asked `value`
           break;
         case Code::resume:
           clock = kept[--cycles];
           break;
         default: {
           double* const a = at(depth++);
-          if (clock.still) {
+          if (clock.still || t == largest_step) {
             std::fill(a, a + count, curve_value(in.code, c, t));
           } else {
             curve_block(in.code, c, t, count, a);
