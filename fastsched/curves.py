@@ -711,7 +711,7 @@ def stairs(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:
     last = first + (len(out) - 1)
     stair = whole_turns(first, r)
     count = whole_turns(last, r) - stair + 1.0
-    if count > 0.25 * len(out) + 1.0:
+    if count > 0.25 * len(out) + 1.0 or stair + count > LARGEST_STEP:  # or there are too many to count one by one
         if code == STAIRCASE:
             sweep(staircase, first, out, scratch, c)
         else:
@@ -732,6 +732,7 @@ def stairs(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:
             stop += 1
         out[done:stop] = levels[i]
         done = stop
+    out[done:] = levels[int(count) - 1]  # an edge past 2**53 was rounded
 
 
 def block(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:

@@ -50,6 +50,17 @@ def test_table_ends_at_the_longest_step():
     assert schedule("Linear(0.0, 1.0, steps=2**53)").table(2, start=LONGEST - 1)[1] == 1.0
 
 
+# A stair of a tenth of a step: from 2**53/10 on, and of three steps: at the last one, stairs cannot be counted exactly.
+@pytest.mark.parametrize(("every", "start"), [(0.1, 2**53 // 10 - 2), (0.1, 2**53 // 8), (3.0, LONGEST - 4), (1e15, 7)])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("kind", ["InverseTime(rate=1e-9, ", "Exponential(gamma=1 - 1e-16, "])
+def test_every_step_of_a_table_of_stairs_is_written(kind, steps, every, start):
+    s = schedule(f"{kind}every={every}, staircase=True)")
+    untouched = np.full(steps, -1.0)
+    s.table(steps, start=start, out=untouched)
+    assert same_bits(untouched, [s(start + k) for k in range(steps)])
+
+
 @pytest.mark.parametrize(
     "arguments", [(-1, 0), (3, -1), (3, LONGEST), (LONGEST + 1, 0), (1, LONGEST + 1), (1, 10**400)]
 )

@@ -272,7 +272,8 @@ private:
     const double last = first + static_cast<double>(count - 1);
     const double stair = whole_turns(first, c.r);
     const double stairs = whole_turns(last, c.r) - stair + 1.0;
-    if (stairs > 0.25 * static_cast<double>(count) + 1.0) {
+    // Also where stairs cannot be counted one by one any more.
+    if (stairs > 0.25 * static_cast<double>(count) + 1.0 || stair + stairs > largest_step) {
       if (code == Code::staircase) {
         FASTSCHED_SWEEP(staircase, double, unknown);
       } else {
@@ -303,6 +304,7 @@ private:
       std::fill(out + from, out + edge, levels[i]);
       from = edge;
     }
+    std::fill(out + from, out + count, levels[n - 1]);  // an edge past 2**53 was rounded
   }
 
   void damped_block(const Curve c, double first, std::int64_t count, double* out) {
