@@ -295,13 +295,27 @@ FASTSCHED_SHARED double cosine(const Curve& c, double t) {
   }
 }
 
+// log2(t/n), t > 0; inverse = 1/n. Where what is below a step would underflow, it is taken 2**120 times.
+template <class Number>
+FASTSCHED_SHARED auto log2_of_progress(double t, double steps, double inverse) {
+  const bool tiny = t < 0x1p-900;
+  const double normal = tiny ? t * 0x1p120 : t, shift = tiny ? -120.0 : 0.0;
+  if constexpr (is_wide<Number>) {
+    return log2(widen(normal) / steps) + widen(shift);
+  } else {
+    const Pair log = log2_ratio({normal, 0.0}, {steps, 0.0}, normal * inverse);
+    const Pair shifted = sum(log.high, shift);
+    return Pair{shifted.high, shifted.low + log.low};
+  }
+}
+
 // p = cycles, q = exponent, r = k. from = cos(pi * cycles * (t/n)**k)**(2 * exponent). Both powers amplify
 // what is below them, so this one is always wide.
 template <class Number, int known = unknown>
 FASTSCHED_SHARED double shaped_cosine(const Curve& c, double t) {
   if (!(t > 0.0)) return c.start;
-  const Wide progress = widen(t > 0x1p-960 ? t : 0x1p-960) / c.steps;  // a normal number, as log2 needs it
-  const Wide turned = c.p * (c.r == 1.0 ? progress : exp2(c.r * log2(progress)));
+  const Wide turned =
+      c.p * (c.r == 1.0 ? widen(t) / c.steps : exp2(c.r * log2_of_progress<Wide>(t, c.steps, 0.0)));
   const Wide phase = turned - widen(nearest_integer(turned.a));
   const Wide from_top = phase.a < 0.0 ? -phase : phase;
   const bool near_top = from_top.a < 0.25;
@@ -420,9 +434,8 @@ FASTSCHED_SHARED double warped_cosine(const Curve& c, double t) {
   if constexpr (is_wide<Number>) {
     return shaped_cosine<Wide>({c.start, c.end, c.steps, 0.5, 1.0, c.p, 0.0, 0.0, 0.0}, t);
   } else {
-    const double normal = choose(t > 0x1p-900, t, 0x1p-900);  // as a logarithm needs it
-    const double value = warped_cosine_from(c, real_exponent(c.p, {normal, 0.0}, c.steps, c.q));
-    return choose(t > 0.0, value, c.start);
+    if (!(t > 0.0)) return c.start;
+    return warped_cosine_from(c, multiply(c.p, log2_of_progress<double>(t, c.steps, c.q)));
   }
 }
 
@@ -460,10 +473,46 @@ FASTSCHED_SHARED double polynomial(const Curve& c, double t) {
 // p = power, q = 1/n. to = (t/n)**p.
 template <class Number, int known = unknown>
 FASTSCHED_SHARED double power_rise(const Curve& c, double t) {
-  const double normal = choose(t > 0x1p-900, t, 0x1p-900);  // as a logarithm needs it
-  const double rise =
-      power_mix<Number, known>(c.end, c.start, c.p, rest_of<known>(c, t), {normal, 0.0}, c.steps, c.q);
-  return choose(t > 0.0, rise, c.start);
+  if (!(t > 0.0)) return c.start;
+  if constexpr (is_wide<Number>) {
+    const Wide y = c.p * log2_of_progress<Wide>(t, c.steps, c.q);
+    return mix(c, Weights<Wide>{-exp2_minus_1(y), exp2(y)});
+  } else {
+    if (t < 0x1p-900) {
+      return real_power_mix(c.end, c.start, multiply(c.p, log2_of_progress<double>(t, c.steps, c.q)));
+    }
+    return power_mix<double, known>(c.end, c.start, c.p, rest_of<known>(c, t), {t, 0.0}, c.steps, c.q);
+  }
+}
+
+// Whether a power amplifies what pairs lack of its base.
+FASTSCHED_SHARED bool amplifies(double power) { return power > 6.0; }
+
+// y, where (1 - x**k)**power = 2**y, from x**k = 2**warped.
+FASTSCHED_SHARED Pair warped_polynomial_exponent(double power, Pair warped) {
+  const PairPower2 w = exp2_pair_falling(warped);
+  const Pair one_plus = fast_sum(1.0, w.fraction.high);
+  const Pair rest = sum(1.0, -w.scale * one_plus.high);
+  // Next to the last step x**k is 1 and the fraction: this is all that is left.
+  const bool near_end = w.scale == 1.0;
+  const double high = choose(near_end, -w.fraction.high, rest.high);
+  const double low =
+      choose(near_end, -w.fraction.low, fused(-w.scale, one_plus.low + w.fraction.low, rest.low));
+  return multiply(power, log2_ratio({high, low}, {1.0, 0.0}, high));
+}
+
+// p = k, q = 1/n, r = power. from = (1 - (t/n)**p)**r.
+template <class Number, int known = unknown>
+FASTSCHED_SHARED double warped_polynomial(const Curve& c, double t) {
+  if (!(t > 0.0)) return c.start;
+  if (is_wide<Number> || amplifies(c.r)) {
+    const Wide warped = c.p * log2_of_progress<Wide>(t, c.steps, c.q);
+    const Wide gone = exp2(warped);
+    const Wide y = c.r * (gone.a < 0.5 ? log2_of_1_plus(-gone) : log2(-exp2_minus_1(warped)));
+    return mix(c, Weights<Wide>{exp2(y), -exp2_minus_1(y)});
+  }
+  const Pair warped = multiply(c.p, log2_of_progress<double>(t, c.steps, c.q));
+  return real_power_mix(c.start, c.end, warped_polynomial_exponent(c.r, warped));
 }
 
 // p + q = log2 of the ratio between neighbouring steps; start * 2**((p + q) * t). r = a power of two: the
@@ -670,7 +719,8 @@ FASTSCHED_SHARED double logarithmic(const Curve& c, double t) {
   X(staircase)              \
   X(inverse_staircase)      \
   X(warped_cosine)          \
-  X(cosine_power)
+  X(cosine_power)           \
+  X(warped_polynomial)
 
 // The curves made of legs, and those whose table is nothing but their formula at every step.
 #define FASTSCHED_PHASED_CURVES(X) X(linear) X(half_cosine) X(one_cycle) X(restarts) X(triangle)

@@ -36,13 +36,15 @@ CURVES = (
     "inverse_staircase",
     "warped_cosine",
     "cosine_power",
+    "warped_polynomial",
 )
 OPERATIONS = ("sample", "branch", "multiply", "add", "scale", "clip", "noise", "cycle", "pace", "resume")
 CODES = {name: code for code, name in enumerate(CURVES + OPERATIONS)}
 CONSTANT, COSINE, SHAPED_COSINE, LOGARITHMIC, INVERSE_TIME, INVERSE_SQRT, POWER_LAW, TANH, REX = range(9)
 ONE_MINUS_SQRT, HALF_DECAY, DAMPED, POLYNOMIAL, POWER_RISE, EXPONENTIAL, LINEAR, HALF_COSINE = range(9, 17)
-ONE_CYCLE, RESTARTS, TRIANGLE, STAIRCASE, INVERSE_STAIRCASE, WARPED_COSINE, COSINE_POWER = range(17, 24)
-SAMPLE, BRANCH, MULTIPLY, ADD, SCALE, CLIP, NOISE, CYCLE, PACE, RESUME = range(24, 34)
+ONE_CYCLE, RESTARTS, TRIANGLE, STAIRCASE, INVERSE_STAIRCASE, WARPED_COSINE = range(17, 23)
+COSINE_POWER, WARPED_POLYNOMIAL = range(23, 25)
+SAMPLE, BRANCH, MULTIPLY, ADD, SCALE, CLIP, NOISE, CYCLE, PACE, RESUME = range(25, 35)
 
 STACK_SIZE = 32
 MOST_CYCLES = 64
@@ -185,6 +187,12 @@ def log2_ratio(a: float, b: float, difference: float) -> float:
     scaled = a * power_of_two(-e)
     s = (difference if e == 0.0 else scaled - b) / (scaled + b)
     return fused(s, polynomial_of(s * s, LOG2), e)
+
+
+def log2_of_progress(t: float, steps: float) -> float:
+    """``log2(t / steps)``, for ``t > 0``: tiny ones are taken ``2**120`` times, as normal numbers."""
+    tiny = t < 1e-280
+    return log2_ratio(t * 2.0**120 if tiny else t, steps, t - steps) - (120.0 if tiny else 0.0)
 
 
 def haversine(z: float) -> float:
@@ -342,7 +350,7 @@ def warped_cosine(
     t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
 ) -> float:
     """Half a period of a cosine over ``(t / steps) ** p``."""
-    x = power(max(t, 1e-280), steps, t - steps, p) if t > 0.0 else 0.0
+    x = exp2(p * log2_of_progress(t, steps), 0.0) if t > 0.0 else 0.0
     nearer = min(x, 1.0 - x)
     return mix_nearer(start, end, haversine(nearer * nearer), x < 0.5)
 
@@ -373,7 +381,17 @@ def power_rise(
     """``(t / steps) ** p``."""
     if is_small(p):
         return small_power_rise(t, start, end, p, q)
-    return mix(start, end, power(max(t, 1e-280), steps, t - steps, p) if t > 0.0 else 0.0)
+    return mix(start, end, exp2(p * log2_of_progress(t, steps), 0.0) if t > 0.0 else 0.0)
+
+
+def warped_polynomial(
+    t: float, start: float, end: float, steps: float, p: float, q: float, r: float, s: float, u: float, v: float
+) -> float:
+    """``(1 - (t / steps) ** p) ** r``."""
+    y = p * log2_of_progress(t, steps)
+    gone = exp2(y, 0.0)
+    rest = -exp2_fraction(y) if y > -0.5 else 1.0 - gone  # to its own last bits
+    return mix(end, start, power(rest, 1.0, -gone, r)) if t > 0.0 else start
 
 
 def power(a: float, b: float, difference: float, p: float) -> float:
@@ -762,6 +780,8 @@ def block(code: int, first: float, out: Any, scratch: Any, c: Any) -> None:
         sweep(warped_cosine, first, out, scratch, c)
     elif code == COSINE_POWER:
         sweep(cosine_power, first, out, scratch, c)
+    elif code == WARPED_POLYNOMIAL:
+        sweep(warped_polynomial, first, out, scratch, c)
     elif code == POLYNOMIAL and is_small(p):
         sweep(small_polynomial, first, out, scratch, (start, end, steps, p, q))
     elif code == POWER_RISE and is_small(p):

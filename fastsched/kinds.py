@@ -103,7 +103,7 @@ END = Number("pass the value at the last step")
 GAMMA = Number("a constant value is gamma=1", above=0.0)
 
 
-EVERY = Number("a factor for every step is every=1", above=0.0, least=1e-200, most=LARGEST_STEP)
+EVERY = Number("a factor for every step is every=1", above=0.0, least=1e-300, most=LARGEST_STEP)
 LENGTH = Number("leave a part out with 0", least=0, most=LARGEST_STEP, whole=True)
 CYCLE = Number("pass how many steps it takes", least=1, most=LARGEST_STEP, whole=True)
 TIMESCALE = Number("pass a number of steps", above=0.0, least=1e-200, most=1e200)
@@ -232,35 +232,46 @@ class Cosine(Kind):
 
 
 class Polynomial(Kind):
-    """A power of the remaining fraction: ``s(t) = end + (start - end) * (1 - t/steps)**power``.
+    """A power of the remaining fraction: ``s(t) = end + (start - end) * (1 - x**k)**power``, ``x = t/steps``.
 
-    Units: those of ``start`` and ``end``. Errors: ``ValueError`` if ``steps < 1`` or ``power`` is not
-    positive.
-    Source: Chen et al., DeepLab, 2016 (power 0.9).
+    ``k`` is that of timm's k-decay: a larger one keeps the value high for longer. Units: those of ``start`` and
+    ``end``. Errors: ``ValueError`` if ``steps < 1`` or ``power`` or ``k`` is not positive.
+    Source: Chen et al., DeepLab, 2016 (power 0.9); Zhang and Li, k-decay: A New Method for Learning Rate
+    Schedule, 2020 (k).
 
     >>> s = Polynomial(1.0, 0.0, steps=10, power=2.0)
     >>> s(0), s(10), s(100)
     (1.0, 0.0, 0.0)
+    >>> Polynomial(1.0, 0.0, steps=10, power=2.0, k=2.0)(5) == (1 - 0.5**2) ** 2
+    True
     """
 
-    __slots__ = ("end", "power", "start")
+    __slots__ = ("end", "k", "power", "start")
     start: float
     end: float
     power: float
+    k: float
+    _added: ClassVar = {"k": 1.0}
     _rules: ClassVar = {
         "start": START,
         "end": END,
         "steps": STEPS,
         "power": Number("a straight line has power=1", above=0.0),
+        "k": Number("a plain power has k=1", above=0.0, least=1e-200),
     }
 
-    def __init__(self, start: float = 1.0, end: float = 0.0, *, steps: int, power: float = 1.0) -> None:
-        self._set(start=start, end=end, steps=steps, power=power)
+    def __init__(self, start: float = 1.0, end: float = 0.0, *, steps: int, power: float = 1.0, k: float = 1.0) -> None:
+        self._set(start=start, end=end, steps=steps, power=power, k=k)
 
     def _lower(self) -> Curve:
+        start, end, steps = self.start, self.end, int(self.steps)
+        if self.power == 1.0 == self.k:
+            return line_curve(start, end, steps)
+        if self.k == 1.0:
+            return between("polynomial", start, end, steps, self.power, 1.0 / steps)
         if self.power == 1.0:
-            return line_curve(self.start, self.end, int(self.steps))
-        return between("polynomial", self.start, self.end, self.steps, self.power, 1.0 / self.steps)
+            return between("power_rise", start, end, steps, self.k, 1.0 / steps)
+        return between("warped_polynomial", start, end, steps, self.k, 1.0 / steps, self.power)
 
 
 class Logarithmic(Kind):

@@ -380,8 +380,8 @@ class ScheduleLR(LRScheduler):
     """Drives any torch optimizer by a fastsched Schedule or Plan, all groups in one native call.
 
     A Schedule multiplies every group's `initial_lr`: after k calls of `step()`, `group["lr"]` is initial_lr *
-    schedule(k), times `lr_scale` where timm's layer decay has left one. A Plan gives the values themselves, of every hyperparameter that it has: lr, weight_decay, momentum,
-    beta1, beta2, or any other number in the groups.
+    schedule(k), times `lr_scale` where timm's layer decay has left one. A Plan gives the values themselves, of every
+    hyperparameter that it has: lr, weight_decay, momentum, beta1, beta2, or any other number in the groups.
 
     A loop in timm's manner may call `step_update(num_updates)` after each update and `step(epoch, metric)` after each
     epoch, in place of `step()`.

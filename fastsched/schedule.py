@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ from fastsched._check import (
     window,
 )
 from fastsched._program import LARGEST_PROGRAM, Clocked, Curve, Operation, Skipped, Table, compile_program
+
+if TYPE_CHECKING:
+    from fastsched.lint import Report
 
 Rule = Number | Flag | Choice | Several | Numbers
 Token = tuple[Any, ...]
@@ -250,6 +253,18 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         """
         return Noisy(self, limit, seed, distribution, std)
 
+    def head(self, steps: int) -> Schedule:
+        """Its first ``steps`` steps, and then the value there: ``s.head(n)(t)`` is ``s(min(t, n))``.
+
+        So a schedule that is longer or endless ends where another may follow, ``s.head(n).then(other)``; a shorter one
+        holds its last value for as long. Errors: ``ValueError`` if ``steps < 1``, or if the value there is not finite.
+
+        >>> s = Exponential(1.0, gamma=0.5).head(2)
+        >>> s(0), s(1), s(2), s(99), s.then(Constant(8.0))(2)
+        (1.0, 0.5, 0.25, 0.25, 8.0)
+        """
+        return Head(self, steps)
+
     def cooldown(self, at: int, steps: int, shape: str = "linear", end: float = 0.0) -> Schedule:
         """This one up to step ``at``, then from the value ``v`` there to ``end`` within ``steps`` steps.
 
@@ -341,6 +356,24 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
                 ends.add(begin + end)
             stack.extend(node._inner_cycles(begin, after, most))
         return sorted(ends)
+
+    def lint(self, groups: Iterable[Any] | None = None, steps: int | None = None) -> Report:
+        """What is odd about using it for ``steps`` updates (by default its own length): a sequence of findings.
+
+        Each has a ``code``, a ``severity``, a ``message`` and the first ``steps`` concerned: ``negative`` values,
+        ``not-finite`` ones, a ``jump`` where two parts meet (not where a kind drops or restarts by itself), an
+        ``unused-peak``, a ``floor-above-base``, a ``rise-after-end``, a ``zero-first-update``, and ``robbins-monro``:
+        the sums of lr and lr**2 with the verdict. ``groups``: base lrs, or mappings with an ``lr``, a number or a
+        Schedule, which multiplies this one. A schedule without an end is looked at for its first 100,000 updates,
+        of more than 2**21 updates at 2**16 evenly spaced. Errors: ``TypeError`` and ``ValueError`` name the group.
+
+        >>> findings = Linear(0.0, 1.0, steps=4).then(Linear(0.5, 0.0, steps=4)).lint()
+        >>> [(finding.code, finding.steps) for finding in findings][:2]
+        [('jump', (4,)), ('unused-peak', (4,))]
+        """
+        from fastsched.lint import lint  # needs every kind, and those need this module
+
+        return lint(self, groups, steps)
 
     def __mul__(self, other: Any) -> Schedule:
         if isinstance(other, Schedule):
@@ -758,15 +791,59 @@ class Noisy(Combinator):
         return self._method_repr("noisy", arguments)
 
 
-class Cooldown(Combinator):
+class _Branch(Combinator):
+    """A schedule up to a step, and from there on a tail that begins with its value."""
+
+    __slots__ = ("at", "value")
+    at: int
+    value: float  # where the tail begins
+
+    def _leave(self, who: str, schedule: Schedule, steps: int, **numbers: Any) -> None:
+        self._set((schedule,), steps, schedule._depth, schedule._size + 3, **numbers)
+        value = VALUE(who, "the value at the step to leave at", _value_at(schedule, self.at))
+        object.__setattr__(self, "value", value)
+
+    def _tail(self) -> Schedule:
+        raise NotImplementedError
+
+    def _lower(self) -> list[Schedule]:
+        return [Trunk(self._parts[0], self.at), self._tail()] if self.at else [self._tail()]
+
+    def _inner_cycles(self, begin: int, after: int, most: float) -> Iterable[Counted]:
+        yield self._parts[0], begin, after, min(most, begin + self.at)
+
+
+class Head(_Branch):
+    """``a.head(steps)``."""
+
+    __slots__ = ()
+    _rules: ClassVar = {
+        "at": Number("pass how many of its steps to keep", least=1, most=LARGEST_STEP, whole=True),
+    }
+
+    def __init__(self, schedule: Schedule, steps: int) -> None:
+        who = "head"
+        numbers: dict[str, Any] = {"at": self._rules["at"](who, "steps", steps)}
+        self._leave(who, schedule, numbers["at"], **numbers)
+
+    @classmethod
+    def _stretched(cls, numbers: dict[str, Any], factor: Fraction) -> dict[str, Any]:
+        return {"at": _whole("head", "steps", numbers["at"] * factor)}
+
+    def _tail(self) -> Schedule:
+        return Piece(Curve("constant", self.value), math.inf)
+
+    def _parts_of_repr(self) -> list[Any]:
+        return self._method_repr("head", repr(self.at))
+
+
+class Cooldown(_Branch):
     """``a.cooldown(at, steps)``."""
 
-    __slots__ = ("at", "duration", "end", "shape", "value")
-    at: int
+    __slots__ = ("duration", "end", "shape")
     duration: int
     shape: str
     end: float
-    value: float  # where the cooldown begins
     _rules: ClassVar = {
         "at": Number("pass the step to leave at", least=0, most=LARGEST_STEP, whole=True),
         "duration": Number("pass how many steps the cooldown takes", least=1, most=LARGEST_STEP, whole=True),
@@ -782,9 +859,8 @@ class Cooldown(Combinator):
             "shape": SHAPE(who, "shape", shape),
             "end": self._rules["end"](who, "end", end),
         }
-        total = numbers["at"] + numbers["duration"]
-        self._set((schedule,), total, schedule._depth, schedule._size + 3, **numbers)
-        object.__setattr__(self, "value", VALUE(who, "the value at the step to leave at", _value_at(schedule, at)))
+        total: int = numbers["at"] + numbers["duration"]
+        self._leave(who, schedule, total, **numbers)
 
     @classmethod
     def _stretched(cls, numbers: dict[str, Any], factor: Fraction) -> dict[str, Any]:
@@ -793,15 +869,9 @@ class Cooldown(Combinator):
     def _tail(self) -> Schedule:
         return Piece(decay_curve(self.shape, self.value, self.end, self.duration), self.duration)
 
-    def _lower(self) -> list[Schedule]:
-        return [Head(self._parts[0], self.at), self._tail()] if self.at else [self._tail()]
-
     def _parts_of_repr(self) -> list[Any]:
         arguments = f"at={self.at!r}, steps={self.duration!r}, shape={self.shape!r}, end={self.end!r}"
         return self._method_repr("cooldown", arguments)
-
-    def _inner_cycles(self, begin: int, after: int, most: float) -> Iterable[Counted]:
-        yield self._parts[0], begin, after, min(most, begin + self.at)
 
 
 SKIPPED = Number("pass how many steps to leave out", least=0, most=LARGEST_STEP, whole=True)
@@ -920,8 +990,8 @@ class Piece(Schedule):
         return self.curve
 
 
-class Head(Schedule):
-    """The first steps of a schedule."""
+class Trunk(Schedule):
+    """The steps of a schedule before a branch leaves it."""
 
     __slots__ = ("schedule",)
     schedule: Schedule
@@ -966,7 +1036,7 @@ def between(name: str, start: float, end: float, steps: float, *numbers: float) 
 def _value_at(schedule: Schedule, step: int) -> float:
     """``schedule(step)`` by way of the one part that serves the step: long chains need no compiling for it."""
     while True:
-        if isinstance(schedule, Cooldown):
+        if isinstance(schedule, _Branch):
             if step < schedule.at:
                 schedule = schedule._parts[0]
             else:
@@ -1037,6 +1107,7 @@ class Kind(Schedule):
     _values: tuple[Any, ...]
     _rules: ClassVar[dict[str, Rule]] = {}
     _times: ClassVar[tuple[str, ...]] = ("steps",)  # the fields that count steps
+    _added: ClassVar[dict[str, Any]] = {}  # later fields: JSON leaves them out where they change nothing
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -1121,15 +1192,20 @@ def _rules_of(name: str) -> dict[str, Rule]:
     return _kinds[name]._rules if name in _kinds else _combinators[name]._rules
 
 
+def _added_to(name: str) -> dict[str, Any]:
+    return _kinds[name]._added if name in _kinds else {}
+
+
 def tokens_to_plain(tokens: Iterable[Token]) -> list[dict[str, Any]]:
-    """Tokens as JSON's own types."""
-    return [
-        {
-            "kind": name,
-            **dict(zip(_rules_of(name), values, strict=True)),
-        }
-        for name, *values in tokens
-    ]
+    """Tokens as JSON's own types; the text of an older schedule, and so a plan's fingerprint, stays what it was."""
+    parts = []
+    for name, *values in tokens:
+        fields = dict(zip(_rules_of(name), values, strict=True))
+        for field, unchanged in _added_to(name).items():
+            if fields[field] == unchanged:
+                del fields[field]
+        parts.append({"kind": name, **fields})
+    return parts
 
 
 def plain_to_schedule(parts: Any) -> Schedule:
@@ -1145,6 +1221,7 @@ def plain_to_schedule(parts: Any) -> Schedule:
         if not isinstance(name, str) or (name not in _kinds and name not in _combinators):
             raise ValueError(f"{who} must have a known kind, got {shown(name)}; {advice}")
         rules = _rules_of(name)
+        part = {**_added_to(name), **part}
         if set(part) != {"kind", *rules}:
             raise ValueError(f"{who}: {name} must have the fields {', '.join(rules) or 'of its name only'}; {advice}")
         try:

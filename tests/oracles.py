@@ -91,7 +91,7 @@ def representable(exact: mpf) -> bool:
 # Curves, each from progress (a Fraction in [0, 1]) or a step to a weight.
 
 
-def _power(x: Fraction, exponent: float) -> Fraction | mpf:
+def _power(x: Fraction | mpf, exponent: float) -> Fraction | mpf:
     if float(exponent).is_integer() and 0 <= exponent <= 8:
         return x ** int(exponent)
     return mp(x) ** mp(exponent) if x else mpf(0)
@@ -500,12 +500,21 @@ _ROWS = [
     ),
     Kind(
         "Polynomial",
-        {"start": signed, "end": signed, "steps": horizons, "power": exponents},
-        lambda t, start, end, steps, power: _between(start, end, _power(1 - t / steps, power)),
+        {
+            "start": signed,
+            "end": signed,
+            "steps": horizons,
+            "power": st.one_of(exponents, st.sampled_from([8.0, 20.0])),
+            "k": st.one_of(st.just(1.0), exponents, st.sampled_from([1e-3, 50.0])),
+        },
+        lambda t, start, end, steps, power, k: _between(start, end, _power(1 - _power(t / steps, k), power)),
         [
-            {"start": 1.0, "end": 0.0, "steps": 1000, "power": 1.0},
-            {"start": 0.1, "end": 1e-4, "steps": 999, "power": 2.0},
-            {"start": 0.01, "end": 1.0, "steps": 512, "power": 0.7},
+            {"start": 1.0, "end": 0.0, "steps": 1000, "power": 1.0, "k": 1.0},
+            {"start": 0.1, "end": 1e-4, "steps": 999, "power": 2.0, "k": 1.0},
+            {"start": 0.01, "end": 1.0, "steps": 512, "power": 0.7, "k": 1.0},
+            {"start": 1.0, "end": 0.1, "steps": 997, "power": 1.0, "k": 1.5},
+            {"start": 1.0, "end": 0.0, "steps": 1000, "power": 0.9, "k": 1.5},
+            {"start": 0.5, "end": -0.1, "steps": 777, "power": 2.0, "k": 3.0},
         ],
         _both,
     ),
@@ -1030,6 +1039,23 @@ def clip(a: Case, low: float | None, high: float | None) -> Case:
     return replace(a, text=f"{a.text}.clip({low!r}, {high!r})", exact=exact)
 
 
+def head(a: Case, steps: int) -> Case:
+    def of(name: str) -> Callable[[Any], Any]:
+        return lambda step: getattr(a, name)(min(Fraction(step), Fraction(steps)))
+
+    edges = [*(edge for edge in a.edges if edge < steps), steps]
+    return replace(
+        a,
+        text=f"{a.text}.head({steps})",
+        exact=of("exact"),
+        steps=steps,
+        size=of("size"),
+        crossed=of("crossed"),
+        edges=edges,
+        arguments={},
+    )
+
+
 def cooldown(a: Case, at: int, steps: int, shape: str, end: float) -> Case:
     with ample():
         v = a.exact(at)
@@ -1151,6 +1177,14 @@ def cooldowns(draw: st.DrawFn, base: st.SearchStrategy[Case] = _any_base) -> Cas
 
 
 @st.composite
+def heads(draw: st.DrawFn, base: st.SearchStrategy[Case] = _any_base) -> Case:
+    a = draw(base)
+    steps = min(max(1, draw(whole_steps(a))), LONGEST - 2**41)
+    assume(abs(a.value(steps)) < 1e280)
+    return head(a, steps)
+
+
+@st.composite
 def skips(draw: st.DrawFn, base: st.SearchStrategy[Case] = _any_base) -> Case:
     a = draw(base)
     last = LONGEST if math.isinf(a.steps) else int(a.steps) - 1
@@ -1197,6 +1231,10 @@ COMBINATIONS: dict[str, st.SearchStrategy[Case]] = {
     "sum_of_products": st.builds(lambda a, b, c: total(product(a, b), c), _any_base, _any_base, _any_base),
     "clip": clips(),
     "clip_then": st.builds(then, clips().filter(lambda case: math.isfinite(case.steps)), _any_base),
+    "head": heads(),
+    "head_then": st.builds(then, heads(), _any_base),
+    "head_of_repeat": heads(st.builds(repeat, _finite_base, _times)),
+    "head_repeat": st.builds(repeat, heads().filter(lambda case: case.steps <= 2**40), _times),
     "cooldown": cooldowns(),
     "cooldown_of_chain": cooldowns(st.builds(then, warmups(_finite_base), _any_base)),
     "cooldown_of_repeat": cooldowns(st.builds(repeat, _finite_base, _times)),
@@ -1249,6 +1287,8 @@ EXAMPLES: dict[str, Case] = {
     "sum": total(_l, _c),
     "sum-with-a-number": total(_l, 0.125),
     "clip": clip(_c, 0.1, 0.8),
+    "head": head(_c, 300),
+    "head-then": then(head(repeat(_l, None), 120), head(_w, 200)),
     **{f"cooldown-{shape}": cooldown(_c, 400, 250, shape, 0.01) for shape in DECAYS},
     "stretch": stretch(_l, 3),
     "skip": skip(_c, 333),

@@ -289,6 +289,48 @@ def test_runs_of_different_lengths_branch_off_one_infinite_schedule():
         assert branch(at + 20) == 0.0
 
 
+# Head.
+
+
+@every_example
+def test_a_head_is_the_first_steps_and_then_the_value_there(case):
+    run = schedule(case)
+    for steps in (1, 57, 400, 1300):
+        s = run.head(steps)
+        assert s.steps == steps
+        assert same_bits(s.table(steps + 1), run.table(steps + 1))
+        assert same_bits(s([steps + 0.5, steps + 1, 2**53]), [run(steps)] * 3)
+
+
+@every_example
+def test_what_follows_a_head_begins_at_its_end(case):
+    run, other = schedule(case), line(7.0, 3.0, 8)
+    s = run.head(57).then(other)
+    assert same_bits(s.table(57), run.table(57))
+    assert same_bits(s.table(20, start=57), other.table(20))
+
+
+def test_a_head_longer_than_its_schedule_holds_the_last_value():
+    s = line(1.0, 0.5, 10).head(100).then(fs.Constant(2.0))
+    assert [s(10), s(99), s(100)] == [0.5, 0.5, 2.0]
+
+
+def test_a_head_keeps_the_noise_of_its_end():
+    run = fs.Constant(1.0).noisy(0.5, seed=3)
+    assert list(run.head(3).table(5)) == [run(0), run(1), run(2), run(3), run(3)]
+
+
+def test_a_head_of_a_head_ends_with_the_shorter_one():
+    s = line(1.0, 0.0, 8)
+    for pair in (s.head(2).head(6), s.head(6).head(2)):
+        assert list(pair.table(8)) == [1.0, 0.875, *[0.75] * 6]
+
+
+def test_a_head_whose_value_at_the_end_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match=r"head\b.*finite.*; \w"):
+        fs.Exponential(1.0, gamma=2.0).head(2000)
+
+
 # Cooldown.
 
 
@@ -517,6 +559,8 @@ def test_stretching_by_one_changes_nothing(case):
         ("Samples([1.0, 2.0])", 3, "Samples([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])"),
         ("Cosine(steps=10).warmup(4)", 1.5, "Cosine(steps=15).warmup(6)"),
         ("Cosine(steps=10).repeat(3)", 1.5, "Cosine(steps=15).repeat(3)"),
+        ("Polynomial(steps=10, power=2.0, k=3.0)", 1.5, "Polynomial(steps=15, power=2.0, k=3.0)"),
+        ("Cosine(steps=10).head(4)", 1.5, "Cosine(steps=15).head(6)"),
         ("Cosine(steps=10).cooldown(at=4, steps=2)", 1.5, "Cosine(steps=15).cooldown(at=6, steps=3)"),
         ("Cosine(steps=10).skip(4)", 1.5, "Cosine(steps=15).skip(6)"),
         ("Cosine(steps=10).speed_up(Fraction(2, 3))", 1.5, "Cosine(steps=15).speed_up(Fraction(2, 3))"),
@@ -587,6 +631,7 @@ def test_stretching_back_gives_the_same_schedule(case):
         ("Samples([1.0, 2.0])", 1.5, "Samples"),
         ("Samples([1.0, 2.0])", 2**21, "values"),
         ("Cosine(steps=10).warmup(3)", 1.5, "steps"),
+        ("Cosine(steps=10).head(3)", 1.5, "steps"),
         ("Cosine(steps=10).cooldown(at=3, steps=4)", 1.5, "at"),
         ("Cosine(steps=10).cooldown(at=4, steps=3)", 1.5, "(steps|duration)"),
         ("Cosine(steps=10).skip(3)", 1.5, "skip.*steps"),
@@ -1147,6 +1192,9 @@ def test_tabulate_takes_any_number(number):
         ("0.5 * CosineRestarts(first=4, cycles=2)", None, [4, 8]),
         ("CosineRestarts(first=4, cycles=2).clip(0.1, 0.9)", None, [4, 8]),
         ("CosineRestarts(first=4, cycles=2).noisy(0.1)", None, [4, 8]),
+        ("CosineRestarts(first=4).head(10)", None, [4, 8]),
+        ("CosineRestarts(first=4).head(8).then(Cosine(steps=3).repeat(2))", None, [4, 8, 11, 14]),
+        ("CosineRestarts(first=4).head(9).repeat(2)", None, [4, 8, 9, 13, 17, 18]),
         ("CosineRestarts(first=4).cooldown(at=10, steps=20)", None, [4, 8]),
         ("CosineRestarts(first=4).cooldown(at=10, steps=20).repeat(2)", None, [4, 8, 30, 34, 38, 60]),
         ("CosineRestarts(first=10).skip(3)", 30, [7, 17, 27]),
@@ -1218,10 +1266,12 @@ UNARY = {
     "Clip",
     "Repeat",
     "Noisy",
+    "Head",
     "Cooldown",
     "Skip",
     "SpeedUp",
 }  # without one of them the rest is still a schedule
+ADDED = {"Polynomial": {"k"}}  # fields that JSON may lack
 
 
 @every_example
@@ -1258,10 +1308,17 @@ def test_json_with_an_unknown_kind_or_wrong_fields_is_refused(case):
         changed({**part, "nonsense": 1})
         changed([part])
         changed(None)
-        for name in part:
+        for name in part.keys() - ADDED.get(part["kind"], {}):
             changed({other: value for other, value in part.items() if other != name})
             if name != "kind":
                 changed({**part, name: {"nonsense": 1}})
+
+
+def test_json_from_before_a_field_was_added_is_read_and_still_written():
+    part = '{"kind": "Polynomial", "start": 1.0, "end": 0.1, "steps": 9, "power": 2.0}'
+    text, s = f'{{"fastsched": 1, "schedule": [{part}]}}', fs.Polynomial(1.0, 0.1, steps=9, power=2.0)
+    assert fs.from_json(text) == s
+    assert s.to_json() == text
 
 
 @pytest.mark.parametrize(
@@ -1388,6 +1445,9 @@ def test_a_noisy_schedule_is_a_value_like_any_other(text):
         ("Cosine(steps=9).speed_up(2)", "Cosine(steps=9).speed_up(3)"),
         ("Cosine(steps=9).speed_up(2)", "Cosine(steps=9).speed_up(0.5)"),
         ("Cosine(steps=9).speed_up(1)", "Cosine(steps=9)"),
+        ("Polynomial(steps=9, power=2.0)", "Polynomial(steps=9, power=2.0, k=2.0)"),
+        ("Cosine(steps=9).head(3)", "Cosine(steps=9).head(4)"),
+        ("Cosine(steps=9).head(9)", "Cosine(steps=9)"),
         ("Cosine(steps=9).cooldown(3, 2)", "Cosine(steps=9).cooldown(2, 3)"),
         ("Cosine(steps=9).cooldown(3, 2)", "Cosine(steps=9).cooldown(3, 2, end=0.1)"),
         ("Cosine(steps=9).cooldown(3, 2)", "Cosine(steps=9).cooldown(3, 2, 'sqrt')"),
@@ -1443,6 +1503,8 @@ DEEP = {
     "speed_up": lambda s, i: (s * 1.0).speed_up(1),
     "speed_up_of_speed_up": lambda s, i: s.speed_up((2, 0.5)[i % 2]),
     "noisy": lambda s, i: s.noisy(1e-12, seed=i),
+    "head": lambda s, i: s.head(8),
+    "head_then": lambda s, i: s.head(7).then(fs.Constant(0.5, steps=1)),
     "cooldown": lambda s, i: s.cooldown(at=100, steps=20),
     "then": lambda s, i: s.then(fs.Constant(0.5, steps=1)),
     "then_on_the_right": lambda s, i: fs.Constant(1.0, steps=1).then(s),

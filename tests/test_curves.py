@@ -25,6 +25,7 @@ NUMBERS = {  # one curve of each kind: steps, then p, q, r, s, u, v as far as it
     "warped_cosine": (100.0, 1.5, 0.01),
     "cosine_power": (100.0, 2.5, 0.01),
     "polynomial": (100.0, 0.9, 0.01),
+    "warped_polynomial": (100.0, 1.5, 0.01, 0.9),
     "power_rise": (100.0, 2.0, 0.01),
     "exponential": (math.inf, -0.01, 1e-19, 1024.0),
     "staircase": (math.inf, -0.5, 1e-18, 7.0, 512.0),
@@ -120,6 +121,7 @@ def test_every_curve_is_reached_by_a_public_kind(name):
         fs.Cosine(steps=9, exponent=2.0),
         fs.Cosine(steps=9, exponent=2.0, k=2.0),
         fs.Polynomial(steps=9, power=2.0),
+        fs.Polynomial(steps=9, power=2.0, k=2.0),
         fs.Geometric(1.0, 0.1, steps=9),
         fs.StepDecay(gamma=0.5, every=3),
         fs.Logarithmic(steps=9),
@@ -234,7 +236,23 @@ def test_a_program_that_is_early_gives_its_first_value_and_reads_nothing_before_
     assert np.all((out >= 0.0) & (out <= 1.0))
 
 
-HOSTILE = [0.0, -0.0, 0.5, 1.0, -1.0, 7.0, 511.0, -511.0, 2.0**53, -(2.0**53), 1e300, 5e-324, math.inf, -math.inf, math.nan]
+HOSTILE = [
+    0.0,
+    -0.0,
+    0.5,
+    1.0,
+    -1.0,
+    7.0,
+    511.0,
+    -511.0,
+    2.0**53,
+    -(2.0**53),
+    1e300,
+    5e-324,
+    math.inf,
+    -math.inf,
+    math.nan,
+]
 
 
 @given(data=st.data())

@@ -67,8 +67,8 @@ KINDS = {
         },
     ),
     "Polynomial": (
-        {"start": 1.0, "end": 0.1, "steps": 10, "power": 2.0},
-        {"start": "finite", "end": "finite", "steps": "count", "power": "not negative"},
+        {"start": 1.0, "end": 0.1, "steps": 10, "power": 2.0, "k": 1.5},
+        {"start": "finite", "end": "finite", "steps": "count", "power": "positive", "k": "positive"},
     ),
     "Geometric": (
         {"start": 1.0, "end": 0.1, "steps": 10},
@@ -396,6 +396,7 @@ CALLS = {
     "stretch": (fs.Cosine(steps=10), {"factor": 2}, {"factor": "positive"}),
     "skip": (fs.Cosine(steps=10), {"steps": 2}, {"steps": "length"}),
     "speed_up": (fs.Cosine(steps=10), {"factor": 2}, {"factor": "positive"}),
+    "head": (fs.Cosine(steps=10), {"steps": 3}, {"steps": "count"}),
     "cooldown": (
         fs.Cosine(steps=10),
         {"at": 5, "steps": 3, "shape": "sqrt", "end": 0.1},

@@ -140,7 +140,7 @@ def test_cosine_of_peak_one_is_one_half_in_the_middle(steps):
         ("Constant()", "Constant(value=1.0, steps=None)"),
         ("Linear(0.1, 1.0, steps=7)", "Linear(start=0.1, end=1.0, steps=7)"),
         ("Cosine(steps=7)", "Cosine(start=1.0, end=0.0, steps=7, cycles=0.5, exponent=1.0, k=1.0)"),
-        ("Polynomial(steps=7)", "Polynomial(start=1.0, end=0.0, steps=7, power=1.0)"),
+        ("Polynomial(steps=7)", "Polynomial(start=1.0, end=0.0, steps=7, power=1.0, k=1.0)"),
         ("Geometric(end=0.1, steps=7)", "Geometric(start=1.0, end=0.1, steps=7)"),
         ("Exponential(gamma=0.9)", "Exponential(start=1.0, gamma=0.9, every=1, staircase=False)"),
         ("Exponential(rate=0.1)", "Exponential(start=1.0, rate=0.1, every=1, staircase=False)"),

@@ -352,6 +352,14 @@ private:
         }
         return real_rise_block(c, first, count, out,
                                [c](Pair y) FASTSCHED_INLINE { return warped_cosine_from(c, y); });
+      case Code::warped_polynomial:
+        if (crosses_zero(c) || amplifies(c.r)) {
+          FASTSCHED_SWEEP(warped_polynomial, Wide, whole_steps);
+          return;
+        }
+        return real_rise_block(c, first, count, out, [c](Pair y) FASTSCHED_INLINE {
+          return real_power_mix(c.start, c.end, warped_polynomial_exponent(c.r, y));
+        });
       case Code::cosine_power:
         if (crosses_zero(c)) {
           FASTSCHED_SWEEP(cosine_power, Wide, whole_steps);
