@@ -36,8 +36,12 @@ from fastsched.plan import Plan, lr_table
 from fastsched.schedule import Schedule, from_json
 
 if TYPE_CHECKING:
-    from fastsched import optim
+    from fastsched import compat, optim
+    from fastsched._compare import compare
+    from fastsched._fit import fit
     from fastsched.groups import layerwise
+    from fastsched.lint import convergence_bound
+    from fastsched.units import Units, batch_scaled_lr
 
 __version__ = "0.1.0"
 __all__ = [
@@ -65,9 +69,15 @@ __all__ = [
     "StepDecay",
     "Tanh",
     "Triangular",
+    "Units",
     "WarmupStableDecay",
     "backend",
+    "batch_scaled_lr",
+    "compare",
+    "compat",
     "compile",
+    "convergence_bound",
+    "fit",
     "from_json",
     "layerwise",
     "lr_scheduler",
@@ -77,11 +87,17 @@ __all__ = [
     "use_backend",
 ]
 
-# What needs torch is imported when it is asked for: module, and the name in it (None for the module itself).
+# What needs torch, or is seldom needed, is imported when asked for: module, and the name in it (None for the module).
 _LAZY = {
+    "Units": ("fastsched.units", "Units"),
+    "batch_scaled_lr": ("fastsched.units", "batch_scaled_lr"),
     "optim": ("fastsched.optim", None),
     "lr_scheduler": ("fastsched.lr_scheduler", None),
+    "compat": ("fastsched.compat", None),
+    "compare": ("fastsched._compare", "compare"),
     "compile": ("fastsched._compile", "compile"),
+    "convergence_bound": ("fastsched.lint", "convergence_bound"),
+    "fit": ("fastsched._fit", "fit"),
     "layerwise": ("fastsched.groups", "layerwise"),
 }
 
