@@ -22,7 +22,7 @@ pytestmark = [  # of Lightning's inside
 ]
 
 GROUPS, BATCH, WORDS = 200, 8, 1000
-WARMUP, LOGGED_EVERY, ROUNDS = 2, 3, 7
+WARMUP, LOGGED_EVERY, ROUNDS = 2, 3, 3
 LR, DECAY, LARGEST_NORM = 1e-3, 0.01, 1.0
 EPS = 1e-6  # BERT's; beside 1e-8, the rounding errors of biases whose gradients are 0 in theory make whole updates
 
@@ -35,7 +35,7 @@ class Size(NamedTuple):
     updates: int
 
 
-SMALL, TINY = Size(128, 32, 21), Size(8, 4, 6)  # tiny where nothing is timed
+SMALL, TINY = Size(128, 32, 12), Size(8, 4, 6)  # tiny where nothing is timed
 
 
 def bert(size):

@@ -485,8 +485,8 @@ FASTSCHED_SHARED double power_rise(const Curve& c, double t) {
   }
 }
 
-// Whether a power amplifies what pairs lack of its base.
-FASTSCHED_SHARED bool amplifies(double power) { return power > 6.0; }
+// Whether the powers of (1 - x**k)**power amplify what pairs lack of their bases.
+FASTSCHED_SHARED bool amplifies(double k, double power) { return k > 64.0 || power > 6.0; }
 
 // y, where (1 - x**k)**power = 2**y, from x**k = 2**warped.
 FASTSCHED_SHARED Pair warped_polynomial_exponent(double power, Pair warped) {
@@ -505,7 +505,7 @@ FASTSCHED_SHARED Pair warped_polynomial_exponent(double power, Pair warped) {
 template <class Number, int known = unknown>
 FASTSCHED_SHARED double warped_polynomial(const Curve& c, double t) {
   if (!(t > 0.0)) return c.start;
-  if (is_wide<Number> || amplifies(c.r)) {
+  if (is_wide<Number> || amplifies(c.p, c.r)) {
     const Wide warped = c.p * log2_of_progress<Wide>(t, c.steps, c.q);
     const Wide gone = exp2(warped);
     const Wide y = c.r * (gone.a < 0.5 ? log2_of_1_plus(-gone) : log2(-exp2_minus_1(warped)));

@@ -488,3 +488,15 @@ def test_a_copy_averages_by_itself(copied):
     opt.step()
     twin.step()
     assert same_bits(everything(opt), everything(twin))
+
+
+def test_a_buffer_that_cannot_be_averaged_stops_the_first_step_before_anything_is_made():
+    params, buffer = params_of([(3,)]), torch.ones(4)
+    opt = made(params, ema_buffers=[buffer])
+    buffer.resize_(2)
+    params[0].grad = torch.ones(3)
+    before = params[0].detach().clone()
+    with pytest.raises(ValueError, match="ema_buffers has another shape"):
+        opt.step()
+    assert len(opt.state) == 0
+    assert same_bits([params[0].detach()], [before])

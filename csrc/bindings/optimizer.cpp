@@ -311,7 +311,11 @@ private:
     }
     if (work_.empty()) return true;
     const bool probe = is_checkpoint_probe();
-    if (create_state(owner)) collect(owner);  // making dicts may have run code: the addresses are read again
+    if (!probe) collect_buffers(owner, ema_decay);
+    if (create_state(owner)) {  // making dicts may have run code: the addresses are read again
+      collect(owner);
+      if (!probe) collect_buffers(owner, ema_decay);
+    }
     prepare(scaling, ema_decay);
     if (probe) {  // only what starts as the weights is filled
       for (TensorUpdate& update : work_) {
@@ -319,8 +323,6 @@ private:
         update.numbers.ema = 1;
         update.zero_grad = false;
       }
-    } else {
-      collect_buffers(owner, ema_decay);
     }
     run();
     for (const std::size_t index : todo_) {

@@ -353,7 +353,7 @@ private:
         return real_rise_block(c, first, count, out,
                                [c](Pair y) FASTSCHED_INLINE { return warped_cosine_from(c, y); });
       case Code::warped_polynomial:
-        if (crosses_zero(c) || amplifies(c.r)) {
+        if (crosses_zero(c) || amplifies(c.p, c.r)) {
           FASTSCHED_SWEEP(warped_polynomial, Wide, whole_steps);
           return;
         }
