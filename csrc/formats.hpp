@@ -67,10 +67,12 @@ FASTSCHED_SHARED void narrow(double value, Float16& out) { narrow(static_cast<fl
 
 // The bfloat16 above or below, as the upper half of a float: up with the probability that makes the mean
 // exact. `random` holds 16 uniform bits: added below the last bit that stays, they carry into it in that
-// share of all cases. Infinity has none there that could carry; NaN stays one.
+// share of all cases, and are cut off again: infinity, which has nothing there that could carry, would be NaN
+// with them. NaN stays one.
 FASTSCHED_SHARED float rounded_at_random(float value, std::uint32_t random) {
   const std::uint32_t bits = bits_of(value);
-  return float_from_bits((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : bits + (random & 0xffffu));
+  const std::uint32_t rounded = (bits + (random & 0xffffu)) & 0xffff0000u;
+  return float_from_bits((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : rounded);
 }
 
 FASTSCHED_SHARED Bfloat16 upper_half(float value) {

@@ -513,6 +513,16 @@ def test_the_mean_of_many_weights_follows_updates_too_small_to_be_seen():
     assert abs(moved - steps * fraction) <= 5 * deviation  # false alarm: once in 1.7 million seeds
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_infinite_bfloat16_average_stays_infinite(dtype):
+    p = torch.nn.Parameter(torch.ones(64, dtype=dtype))
+    opt = fs.optim.SGD([p], lr=0.0, momentum=0.9, state_dtype=torch.bfloat16)
+    p.grad = torch.full_like(p, 3.4e38 if dtype is torch.float32 else 1e300)
+    for _ in range(2):
+        opt.step()
+    assert opt.state[p]["momentum_buffer"].isposinf().all()
+
+
 def test_values_that_bfloat16_holds_are_not_disturbed():
     assert not ups(0.0).any()
     assert ups(1.0).all()
