@@ -313,7 +313,7 @@ def MultiplicativeLR(group: Group, lr_lambda: Any, last_epoch: int = -1) -> Fact
 
 @peer
 def StepLR(group: Group, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> Factor:
-    """`StepDecay`."""
+    """``lr * gamma**floor(t / step_size)``: `StepDecay`."""
     every = group.whole("step_size", step_size, least=1)
     if gamma == 0:
         return _factor(group, _vanishing(every), last=every)
@@ -358,7 +358,7 @@ def LinearLR(
 
 @peer
 def ExponentialLR(group: Group, gamma: float, last_epoch: int = -1) -> Factor:
-    """`Exponential`."""
+    """``lr * gamma**t``: `Exponential`."""
     if gamma == 0:
         return _factor(group, _vanishing(1), last=1, extra=0.0)
     return _factor(group, lambda lr: Exponential(lr, gamma=gamma), extra=gamma)
@@ -366,7 +366,7 @@ def ExponentialLR(group: Group, gamma: float, last_epoch: int = -1) -> Factor:
 
 @peer
 def PolynomialLR(group: Group, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> Factor:
-    """`Polynomial` to 0, where it stays."""
+    """``lr * (1 - t/total_iters)**power``: `Polynomial` to 0, where it stays."""
     steps = group.whole("total_iters", total_iters)
     if steps == 0 or power == 0:
         return _factor(group, Constant, last=0)

@@ -80,7 +80,7 @@ def _not_below_zero(schedule: Schedule, floor: float) -> Schedule:
 
 @peer
 def get_constant_schedule(group: Group, last_epoch: int = -1) -> Schedule:
-    """`Constant`."""
+    """The lr, unchanged: `Constant`."""
     return Constant(group.base)
 
 
