@@ -24,6 +24,11 @@ PATIENCE = 60.0  # seconds until a rank says for whom it waits
 # ---- differences
 
 
+def of_group(index: int, name: str) -> str:
+    """What a group's value is called, in messages and in checkpoints."""
+    return f"group {index}'s {name}"
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], first: str, second: str) -> str:
     """In which named values two descriptions differ, and what each has; empty where they are equal.
 
@@ -59,8 +64,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:90]}...{text[-25:]}"
 
 
-def settled(who: str, saved: Mapping[str, Any], own: Mapping[str, Any], on_mismatch: str) -> bool:
+def settled(who: str, saved: Mapping[str, Any], own: Mapping[str, Any], on_mismatch: str, depth: int) -> bool:
     """Whether what a checkpoint holds is to be taken in place of the code's, as `on_mismatch` says.
+
+    `depth`: of calls between this one and the user's.
 
     Raises:
         ValueError: they differ, and `on_mismatch` is "error".
@@ -74,7 +81,7 @@ def settled(who: str, saved: Mapping[str, Any], own: Mapping[str, Any], on_misma
             f"{who}: the checkpoint was made with another schedule: {different}; to go on with the checkpoint's pass "
             "on_mismatch='checkpoint', with the code's on_mismatch='code'"
         )
-    warnings.warn(f"{who}: the {on_mismatch}'s schedule is used: {different}", UserWarning, stacklevel=4)
+    warnings.warn(f"{who}: the {on_mismatch}'s schedule is used: {different}", UserWarning, stacklevel=2 + depth)
     return on_mismatch == "checkpoint"
 
 
@@ -91,10 +98,11 @@ def word(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
 
 
-def groups_of_ranks(params: list[Tensor]) -> list[Any]:
+def groups_of_ranks(param_groups: list[dict[str, Any]]) -> list[Any]:
     """The process groups within which ranks are known to step together: of the DTensors' meshes, and of DDP."""
     if not (dist.is_available() and dist.is_initialized()):
         return []
+    params: list[Tensor] = [param for group in param_groups for param in group["params"]]
     meshes = dict.fromkeys(p.device_mesh for p in params if hasattr(p, "device_mesh"))
     groups = [mesh.get_group(dim) for mesh in meshes for dim in range(mesh.ndim)]
     plain = {p for p in params if not hasattr(p, "device_mesh")}

@@ -42,6 +42,13 @@ def nearest(exact: Fraction) -> float:
         return math.inf if exact > 0 else -math.inf
 
 
+def as_printed(value: Any) -> Fraction:
+    """A number as an exact one: a float is the decimal that it prints as."""
+    if isinstance(value, (float, np.floating)):
+        return Fraction(repr(float(value)))
+    return Fraction(int(value.numerator), int(value.denominator))
+
+
 class Number(NamedTuple):
     """A real number within bounds; ``whole`` for an int."""
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer, swa_utils
 from torch.optim import lr_scheduler as torchs
 
 from fastsched import _core
-from fastsched._agreement import ON_MISMATCH, settled
+from fastsched._agreement import ON_MISMATCH, of_group, settled
 from fastsched._check import LARGEST_STEP, Flag, Number, shown
 from fastsched.plan import Plan
 from fastsched.schedule import Schedule, from_json
@@ -570,7 +570,7 @@ class ScheduleLR(LRScheduler):
         if text is not None and self._on_mismatch is not None:
             saved = Plan.from_json(text) if isinstance(self._schedule, Plan) else from_json(text)
             self._check_fit(self.optimizer.param_groups, saved)
-            if settled("ScheduleLR", _described(saved), _described(self._schedule), self._on_mismatch):
+            if settled("ScheduleLR", _described(saved), _described(self._schedule), self._on_mismatch, depth=1):
                 self._schedule = saved
         super().load_state_dict(state)
         self._make()
@@ -593,7 +593,7 @@ def _described(schedule: Schedule | Plan) -> dict[str, Any]:
     if isinstance(schedule, Schedule):
         return {"schedule": schedule}
     return {
-        f"group {index}'s {name}": float(scale) if column < 0 else schedule._curves[column] * float(scale)
+        of_group(index, name): float(scale) if column < 0 else schedule._curves[column] * float(scale)
         for name in schedule.names
         for index, (column, scale) in enumerate(zip(schedule._columns[name], schedule._scales[name], strict=True))
         if not math.isnan(scale)

@@ -21,7 +21,15 @@ from torch import Tensor
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
-from fastsched._agreement import ON_MISMATCH, groups_of_ranks, is_process_group, require_agreement, settled, word
+from fastsched._agreement import (
+    ON_MISMATCH,
+    groups_of_ranks,
+    is_process_group,
+    of_group,
+    require_agreement,
+    settled,
+    word,
+)
 from fastsched._backend import backend
 from fastsched._check import LARGEST_STEP, Choice, Flag, Number, is_number, shown
 from fastsched.plan import Plan
@@ -75,7 +83,7 @@ class Options(TypedDict, total=False):
         agree: where the parameters are DTensors or DDP's, compare with the other ranks, at the first step and after
             loading, in one small collective: the plan's fingerprint, the position, and the groups with their
             parameters. A mismatch is an error that names rank and field. A process group: compare within it, whatever
-            the parameters are. False: never, where ranks mean to differ.
+            the parameters are. False: never, where ranks mean to differ. `in_backward` compares after loading only.
         on_mismatch: keep the schedules in `state_dict()` too, and where a checkpoint's differ from the code's: "error",
             or go on with those of the "checkpoint" or of the "code", and warn with the fields that differ. None: a
             checkpoint holds no schedules, and the code's are used.
@@ -601,9 +609,8 @@ class _Fused(torch.optim.Optimizer):
 
     def _agree(self) -> None:
         """Compare with the other ranks; called by the engine at the first step, and after loading."""
-        params = [param for group in self.param_groups for param in group["params"]]
         agree = self._options["agree"]
-        process_groups = [] if agree is False else groups_of_ranks(params) if agree is True else [agree]
+        process_groups = [] if agree is False else groups_of_ranks(self.param_groups) if agree is True else [agree]
         if not process_groups:
             return
         numbers = [
@@ -631,14 +638,14 @@ class _Fused(torch.optim.Optimizer):
             for label, value in group.items():
                 for key, part in _parts(label, value):
                     if is_number(part) and not (key in bases and self._scheduled(bases[key])):
-                        described[f"group {index}'s {key}"] = part
-            described[f"group {index}'s parameters"] = tuple(tuple(param.shape) for param in group["params"])
+                        described[of_group(index, key)] = part
+            described[of_group(index, "parameters")] = tuple(tuple(param.shape) for param in group["params"])
         return described
 
     def _schedules(self) -> dict[str, Any]:
         """What the code says that no group and no state holds."""
         named = {
-            f"group {index}'s {key}": base
+            of_group(index, key): base
             for index, bases in enumerate(self._bases)
             for key, base in bases.items()
             if self._scheduled(base)
@@ -653,17 +660,17 @@ class _Fused(torch.optim.Optimizer):
         if not isinstance(saved, Mapping):
             raise ValueError(f"{name}: the checkpoint's schedules must be a dict, got {shown(saved)}; save it again")
         read = {key: from_json(value) if isinstance(value, str) else value for key, value in saved.items()}
-        if not settled(name, read, self._schedules(), on_mismatch):
+        if not settled(name, read, self._schedules(), on_mismatch, depth=2):
             return
         schedule = read.get("schedule")
         if not isinstance(schedule, Schedule | None):
             raise ValueError(f"{name}: the checkpoint's schedule must be one, got {shown(schedule)}; save it again")
         merged = []
         for index, bases in enumerate(self._bases):
-            theirs = {key: read[label] for key in self._hypers if (label := f"group {index}'s {key}") in read}
+            theirs = {key: read[label] for key in self._hypers if (label := of_group(index, key)) in read}
             for key, value in theirs.items():
                 if not isinstance(value, Schedule):
-                    _HYPERPARAMETERS[key](f"{name}: the checkpoint", f"group {index}'s {key}", value)
+                    _HYPERPARAMETERS[key](f"{name}: the checkpoint", of_group(index, key), value)
             merged.append({"lr": bases["lr"], **theirs})
         self._options["schedule"] = schedule  # both in place: wrappers hold the same
         self._bases[:] = merged

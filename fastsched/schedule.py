@@ -23,6 +23,7 @@ from fastsched._check import (
     Number,
     Numbers,
     Several,
+    as_printed,
     is_number,
     nearest,
     shown,
@@ -1066,11 +1067,9 @@ def _fraction(who: str, factor: Any, advice: str) -> Fraction:
     """A factor as an exact number: a float is what it prints as."""
     if not is_number(factor) and not isinstance(factor, Fraction):
         raise TypeError(f"{who}: factor must be a number, got {shown(factor)}; {advice}")
-    if isinstance(factor, (float, np.floating)):
-        if not math.isfinite(factor):
-            raise ValueError(f"{who}: factor must be finite, got {shown(factor)}; {advice}")
-        factor = Fraction(repr(float(factor)))
-    exact = Fraction(int(factor.numerator), int(factor.denominator))
+    if isinstance(factor, (float, np.floating)) and not math.isfinite(factor):
+        raise ValueError(f"{who}: factor must be finite, got {shown(factor)}; {advice}")
+    exact = as_printed(factor)
     if not exact > 0:
         raise ValueError(f"{who}: factor must be > 0, got {shown(nearest(exact))}; {advice}")
     return exact

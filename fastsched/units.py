@@ -8,9 +8,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
-from fastsched._check import LARGEST_STEP, VALUE, Choice, Flag, Number, is_number, nearest, shown
+from fastsched._check import LARGEST_STEP, VALUE, Choice, Flag, Number, as_printed, is_number, nearest, shown
 
 UNITS = ("ep", "ba", "sp", "tok", "dur")
 _TIME = re.compile(r"\s*(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})((?:e[+-]?\d{1,2})?)\s*([a-z]\w*)\s*", re.IGNORECASE)
@@ -49,12 +47,8 @@ def parse_time(who: str, name: str, text: str) -> tuple[Fraction, str]:
 
 def exact_number(who: str, name: str, value: Any) -> Fraction:
     """A number >= 0 as it prints: the float 0.1 is a tenth."""
-    if isinstance(value, Fraction):
-        if value < 0:
-            raise ValueError(f"{who}: {name} must be >= 0, got {shown(nearest(value))}; pass how much of it")
-        return value
-    checked = Number("pass how much of it", least=0)(who, name, value)
-    return Fraction(int(value)) if isinstance(value, (int, np.integer)) else Fraction(repr(checked))
+    Number("pass how much of it", least=0)(who, name, nearest(value) if isinstance(value, Fraction) else value)
+    return as_printed(value)
 
 
 class Units:
@@ -298,6 +292,6 @@ def batch_scaled_lr(lr: float, batch_size: int, base_batch_size: int, rule: str 
     who = "batch_scaled_lr"
     base = Number("pass the lr of the base batch size", least=0)(who, "lr", lr)
     ratio = Fraction(_COUNT(who, "batch_size", batch_size), _COUNT(who, "base_batch_size", base_batch_size))
-    exact = Fraction(base) * ratio if _SCALING(who, "rule", rule) == "linear" else None
-    scaled = base * math.sqrt(ratio) if exact is None else nearest(exact)
+    linear = _SCALING(who, "rule", rule) == "linear"
+    scaled = nearest(Fraction(base) * ratio) if linear else base * math.sqrt(ratio)
     return VALUE(who, "the scaled lr", scaled)  # type: ignore[no-any-return]

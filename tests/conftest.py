@@ -1,5 +1,6 @@
 import os
 
+import pytest
 from hypothesis import settings
 
 # No deadline: the first example pays for imports and the machine is shared. In CI the examples stay the same.
@@ -11,3 +12,16 @@ settings.register_profile(
     derandomize=os.environ.get("CI") == "true",
 )
 settings.load_profile("fastsched")
+
+
+@pytest.fixture(scope="module")
+def once():
+    """Runs without fastsched, each made once for all that is compared with it."""
+    made = {}
+
+    def run(name, make):
+        if name not in made:
+            made[name] = make()
+        return made[name]
+
+    return run

@@ -126,19 +126,6 @@ class Trajectory:
         return rest
 
 
-@pytest.fixture(scope="module")
-def once():
-    """Runs of torch's pair, each made once for all ways."""
-    made = {}
-
-    def run(name, make):
-        if name not in made:
-            made[name] = make()
-        return made[name]
-
-    return run
-
-
 def assert_same(ours, theirs, **tolerance):
     """Learning rates exactly, weights within float32 rounding."""
     assert len(theirs.lrs) > 1

@@ -64,8 +64,9 @@ def test_error_leaves_everything_as_it_was():
 @pytest.mark.parametrize(("choice", "used"), [("checkpoint", SAVED), ("code", CODE)])
 def test_the_chosen_schedule_is_used_and_a_warning_has_the_fields(choice, used):
     optimizer = made(CODE, choice)
-    with pytest.warns(UserWarning, match=rf"AdamW: the {choice}'s schedule is used: {FIELDS}"):
+    with pytest.warns(UserWarning, match=rf"AdamW: the {choice}'s schedule is used: {FIELDS}") as warned:
         optimizer.load_state_dict(checkpoint())
+    assert warned[0].filename == __file__
     assert train(optimizer, range(3, 12)) == expected(used, range(3, 12))
 
 
@@ -193,8 +194,9 @@ def test_a_scheduler_names_the_fields():
 @pytest.mark.parametrize(("choice", "used"), [("checkpoint", SAVED), ("code", CODE)])
 def test_a_scheduler_goes_on_with_the_chosen_schedule(choice, used):
     made = scheduler(CODE, choice)
-    with pytest.warns(UserWarning, match=rf"ScheduleLR: the {choice}'s schedule is used: {FIELDS}"):
+    with pytest.warns(UserWarning, match=rf"ScheduleLR: the {choice}'s schedule is used: {FIELDS}") as warned:
         made.load_state_dict(saved_by(SAVED))
+    assert warned[0].filename == __file__
     assert steps(made, 4) == expected(used, range(4, 8))
 
 

@@ -146,19 +146,6 @@ def of_create_optimizer(run):
 every_way = pytest.mark.parametrize("way", [of_the_pair, of_create_optimizer])
 
 
-@pytest.fixture(scope="module")
-def once():
-    """Runs without fastsched, each made once for all ways."""
-    made = {}
-
-    def run(name, make):
-        if name not in made:
-            made[name] = make()
-        return made[name]
-
-    return run
-
-
 def assert_same_logs(ours, theirs, tolerance):
     """Learning rates exactly, losses and norms within what the weights may differ by, several times over."""
     bound = 10 * max(tolerance.values())

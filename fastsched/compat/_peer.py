@@ -80,6 +80,13 @@ class Group:
             raise TypeError(f"{self.who}: {name} must be a function, got {shown(function)}; strings are not evaluated")
         return tabulate(function, self.need("steps", "1000"))
 
+    def follows_metric(self, instead: str = "use fs.lr_scheduler.ReduceLROnPlateau with the optimizer") -> ValueError:
+        """What to raise for a peer that is no function of the step."""
+        return ValueError(
+            f"{self.who}: a schedule must be a function of the step, got one of a metric or of the optimizer's state; "
+            f"{instead}"
+        )
+
     def part(self, function: Any, *bases: float, later: bool = False, some: bool = False) -> Part:
         """A part of a composition: what ``function`` makes of this group's base lr.
 

@@ -39,6 +39,11 @@ def length(group: Group, name: str, value: Any) -> Fraction:
     return exact(value.item() if hasattr(value, "item") else value)
 
 
+def divisor(group: Group, name: str, value: Any) -> float:
+    """By what a peak is divided."""
+    return float(Number("pass by what the peak is divided", above=0.0)(group.who, name, value))
+
+
 def head(schedule: Schedule, steps: int) -> Schedule:
     """The first steps of a schedule, as one of that length."""
     if schedule.steps == steps:

@@ -28,7 +28,7 @@ import numpy as np
 from fastsched._check import LARGEST_STEP, VALUE, Number, Several, shown
 from fastsched.compat._endless import endless_cosine, endless_line
 from fastsched.compat._peer import Group, peer
-from fastsched.compat._pieces import Curve, abutting, endless_power, exact, first_update, head, part
+from fastsched.compat._pieces import Curve, abutting, divisor, endless_power, exact, first_update, head, part
 from fastsched.kinds import Constant, Cosine, Exponential, Geometric, same_sign
 from fastsched.schedule import Schedule
 
@@ -49,7 +49,6 @@ __all__ = [
 ]
 
 COUNT = Number("pass a number of updates or epochs", least=1, most=LARGEST_STEP, whole=True)
-DIVISOR = Number("pass by what the peak is divided", above=0.0)
 LEARNING_RATE = 1e-3  # a Learner's
 MOMENTUMS = (0.95, 0.85, 0.95)
 BOTH = ("lr", "momentum")
@@ -243,7 +242,7 @@ def fit_one_cycle(
             raise ValueError(f"{group.who}: moms must be 3, got {len(values)}; pass the first, middle and last one")
     else:
         peak = _learning_rate(group, "lr_max", lr_max)
-        values = (peak / _divisor(group, "div", div), peak, peak / _divisor(group, "div_final", div_final))
+        values = (peak / divisor(group, "div", div), peak, peak / divisor(group, "div_final", div_final))
     return _two_cosines(group, pct_start, values, updates)
 
 
@@ -268,10 +267,6 @@ def _learning_rate(group: Group, name: str, value: float | None) -> float:
     return float(VALUE(group.who, name, LEARNING_RATE if value is None else value))
 
 
-def _divisor(group: Group, name: str, value: float) -> float:
-    return float(DIVISOR(group.who, name, value))
-
-
 @peer(base=False)
 def fit_flat_cos(
     group: Group,
@@ -291,7 +286,7 @@ def fit_flat_cos(
     """
     peak = _learning_rate(group, "lr", lr)
     updates = COUNT(group.who, "n_epoch", n_epoch) * _per_epoch(group)
-    end = peak / _divisor(group, "div_final", div_final)
+    end = peak / divisor(group, "div_final", div_final)
     share = _share(group, "pct_start", pct_start)
     curves: list[Curve] = [lambda _: Constant(peak), partial(_cosine, peak, end)]
     return _combined(group, (share, 1.0 - share), curves, updates)

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from fastsched._check import VALUE, Number, is_number, shown
 from fastsched.compat._peer import Group, peer
-from fastsched.compat._pieces import chain, delayed, head, length, part, spread, tail
+from fastsched.compat._pieces import chain, delayed, divisor, head, length, part, spread, tail
 from fastsched.kinds import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial
 from fastsched.schedule import Schedule
 
@@ -227,8 +227,8 @@ def linear_onecycle_schedule(
     (0.04, 1.0, 0.04, 4e-06)
     """
     meetings = VALUE(group.who, "pct_start", pct_start), VALUE(group.who, "pct_final", pct_final)
-    scales = div_factor, 1.0 / _divisor(group, "div_factor", div_factor)
-    last = 1.0 / _divisor(group, "final_div_factor", final_div_factor)
+    scales = div_factor, 1.0 / divisor(group, "div_factor", div_factor)
+    last = 1.0 / divisor(group, "final_div_factor", final_div_factor)
     shares = dict(zip(meetings, scales, strict=True))
     return _one_cycle(group, "linear", transition_steps, peak_value, div_factor, shares, last)
 
@@ -250,21 +250,17 @@ def cosine_onecycle_schedule(
     >>> s(0), s(30), round(s(100), 12)
     (0.04, 1.0, 4e-06)
     """
-    divisor = _divisor(group, "div_factor", div_factor) * _divisor(group, "final_div_factor", final_div_factor)
+    whole = divisor(group, "div_factor", div_factor) * divisor(group, "final_div_factor", final_div_factor)
     scales = {VALUE(group.who, "pct_start", pct_start): div_factor}
-    return _one_cycle(group, "cosine", transition_steps, peak_value, div_factor, scales, 1.0 / divisor)
-
-
-def _divisor(group: Group, name: str, value: Any) -> float:
-    return float(Number("pass by what the peak is divided", above=0.0)(group.who, name, value))
+    return _one_cycle(group, "cosine", transition_steps, peak_value, div_factor, scales, 1.0 / whole)
 
 
 def _one_cycle(
-    group: Group, kind: str, steps: Any, peak: float, divisor: float, shares: Mapping[float, float], last: float
+    group: Group, kind: str, steps: Any, peak: float, div_factor: float, shares: Mapping[float, float], last: float
 ) -> Schedule:
     total = int(Number("pass how many steps it takes", least=1, most=2.0**53, whole=True)(group.who, "steps", steps))
     scales = {int(share * total): scale for share, scale in shares.items()}
-    start = VALUE(group.who, "peak_value", peak) / _divisor(group, "div_factor", divisor)
+    start = VALUE(group.who, "peak_value", peak) / divisor(group, "div_factor", div_factor)
     return _interpolated(group, kind, start, scales | {total: last})
 
 

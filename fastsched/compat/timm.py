@@ -372,10 +372,7 @@ def _between(start: float, end: float, weight: Schedule) -> Schedule:
 @peer
 def PlateauLRScheduler(group: Group, *args: Any, **kwargs: Any) -> Schedule:
     """Raises: its lr follows a metric, so it is no function of the step."""
-    raise ValueError(
-        f"{group.who}: a schedule must be a function of the step, got one of a metric; "
-        "use fs.lr_scheduler.ReduceLROnPlateau with the optimizer"
-    )
+    raise group.follows_metric()
 
 
 @peer

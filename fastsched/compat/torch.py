@@ -414,10 +414,7 @@ def SWALR(
 @peer
 def ReduceLROnPlateau(group: Group, *args: Any, **kwargs: Any) -> Schedule:
     """Raises: its lr follows a metric, so it is no function of the step."""
-    raise ValueError(
-        f"{group.who}: a schedule must be a function of the step, got one of a metric; "
-        "use fs.lr_scheduler.ReduceLROnPlateau with the optimizer"
-    )
+    raise group.follows_metric()
 
 
 # ---- cycles ----

@@ -254,29 +254,22 @@ def _shape(name: str, start: float, end: float, steps: int, cycles: float = 0.5)
     return Cosine(start, end, steps=steps, cycles=abs(cycles)) if cycles else Constant(start, steps=steps)
 
 
-def _metric(group: Group, instead: str) -> ValueError:
-    return ValueError(
-        f"{group.who}: a schedule must be a function of the step, got one of a metric or of the optimizer's state; "
-        f"{instead}"
-    )
-
-
 @peer
 def get_reduce_on_plateau_schedule(group: Group, **kwargs: Any) -> Schedule:
     """Raises: its lr follows a metric, so it is no function of the step."""
-    raise _metric(group, "use fs.lr_scheduler.ReduceLROnPlateau with the optimizer")
+    raise group.follows_metric()
 
 
 @peer
 def get_greedy_schedule(group: Group, **kwargs: Any) -> Schedule:
     """Raises: its lr follows a metric, so it is no function of the step."""
-    raise _metric(group, "use fs.lr_scheduler.get_scheduler('greedy', ...) with the optimizer")
+    raise group.follows_metric("use fs.lr_scheduler.get_scheduler('greedy', ...) with the optimizer")
 
 
 @peer
 def get_adafactor_schedule(group: Group, initial_lr: float = 0.0) -> Schedule:
     """Raises: it only shows the lr that Adafactor computes."""
-    raise _metric(group, "leave it out: Adafactor needs none")
+    raise group.follows_metric("leave it out: Adafactor needs none")
 
 
 # ---- names ----
