@@ -3253,3 +3253,40 @@ def test_lr_scale_of_timms_layer_decay_multiplies():
     scheduler.step_update(3)
     value = SCHEDULES["Linear"](3)
     assert [group["lr"] for group in opt.param_groups] == [0.5 * value, 0.125 * value]
+
+
+# ScheduleLR on the other optimizers of torch
+
+OTHERS = ["ASGD", "Adadelta", "Adafactor", "Adagrad", "Adamax", "Muon", "NAdam", "RAdam", "RMSprop", "Rprop"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_schedule_trains_any_of_torchs_optimizers_as_a_lambda_does(name):
+    def run(drive):
+        weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3) / 7)
+        opt = getattr(torch.optim, name)([weight], lr=0.05)
+        scheduler = drive(opt)
+        path = []
+        for t in range(5):
+            weight.grad = torch.sin(weight.detach() + t)
+            opt.step()
+            scheduler.step()
+            path.append((opt.param_groups[0]["lr"], weight.detach().clone()))
+        return path
+
+    ours = run(lambda opt: OURS.ScheduleLR(opt, SCHEDULES["warmup"]))
+    theirs = run(lambda opt: TORCH.LambdaLR(opt, SCHEDULES["warmup"]))
+    assert [lr for lr, _ in ours] == [lr for lr, _ in theirs]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True))
+
+
+def test_a_plan_moves_the_hyperparameters_that_an_optimizer_has():
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    opt = torch.optim.Muon([weight], lr=0.05, momentum=0.9, weight_decay=0.1)
+    curves = {"lr": fs.Linear(0.05, 0.0, steps=4), "momentum": fs.Linear(0.9, 0.5, steps=4), "weight_decay": 0.2}
+    scheduler = OURS.ScheduleLR(opt, fs.Plan([curves]))
+    weight.grad = torch.ones(2, 3)
+    opt.step()
+    scheduler.step()
+    group = opt.param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (curves["lr"](1), curves["momentum"](1), 0.2)
