@@ -32,7 +32,7 @@ struct Weights {
 FASTSCHED_SHARED double mix(double start, double end, Weights<double> w) {
   return fused(end, w.to, start * w.from);
 }
-FASTSCHED_SHARED double mix(double start, double end, Weights<Wide> w) {
+FASTSCHED_SHARED_INNER double mix(double start, double end, Weights<Wide> w) {
   return narrow(start * w.from + end * w.to);
 }
 template <class Number>
@@ -46,7 +46,7 @@ FASTSCHED_SHARED double mix_nearer(double start, double end, double smaller, boo
   const double near = choose(near_start, start, end), far = choose(near_start, end, start);
   return fused(far - near, smaller, near);
 }
-FASTSCHED_SHARED double mix_nearer(double start, double end, Wide smaller, bool near_start) {
+FASTSCHED_SHARED_INNER double mix_nearer(double start, double end, Wide smaller, bool near_start) {
   const Wide larger = 1.0 - smaller;
   return mix(start, end, near_start ? Weights<Wide>{larger, smaller} : Weights<Wide>{smaller, larger});
 }
@@ -136,7 +136,7 @@ struct Phase {
   double origin;
 };
 
-FASTSCHED_SHARED double value_on(const Phase& phase, double t) {
+FASTSCHED_SHARED_INNER double value_on(const Phase& phase, double t) {
   const bool wide = opposite(phase.leg.start, phase.leg.end);
   return wide ? leg_value<Wide>(phase.shape, phase.leg, t - phase.origin)
               : leg_value<double>(phase.shape, phase.leg, t - phase.origin);
@@ -153,7 +153,7 @@ FASTSCHED_SHARED Phase phase_of_half_cosine(const Curve& c, double) {
 }
 
 // 1 / n**2, rounded once but for the last bit: the square of a long n is no double.
-FASTSCHED_SHARED double inverse_square(double n) {
+FASTSCHED_SHARED_INNER double inverse_square(double n) {
   const Pair square = product(n, n);
   const double about = 1.0 / square.high;
   return fused(about, fused(-about, square.high, 1.0) - about * square.low, about);
@@ -178,14 +178,14 @@ FASTSCHED_SHARED Phase phase_of_one_cycle(const Curve& c, double t) {
 }
 
 // floor(t / r), exactly: the remainder's sign is exact, so the count is.
-FASTSCHED_SHARED double whole_turns(double t, double r) {
+FASTSCHED_SHARED_INNER double whole_turns(double t, double r) {
   const double about = floor_positive(t / r);
   const double rest = fused(-about, r, t);
   return about + (choose(rest >= r, 1.0, 0.0) - choose(rest < 0.0, 1.0, 0.0));
 }
 
 // 2**((p + q) * t + exponent), the significand times it.
-FASTSCHED_SHARED double grown(Scaled start, double p, double q, double t) {
+FASTSCHED_SHARED_INNER double grown(Scaled start, double p, double q, double t) {
   const Pair y = product(p, t);
   Pair total = sum(start.exponent, y.high);
   total.low += y.low + q * t;
@@ -253,13 +253,13 @@ FASTSCHED_SHARED Weights<double> complements(Power2 w) {
 }
 
 // start * 2**((p + q) * t), for the multiples of r.
-FASTSCHED_SHARED double exponential_anchor(const Curve& c, double t) {
+FASTSCHED_SHARED_INNER double exponential_anchor(const Curve& c, double t) {
   return grown(scaled(c.start), c.p, c.q, t);
 }
 
 // 2**((p + q) * t), for 0 <= t < r. Where r > 1, the exponent is less than 512.
 template <int known>
-FASTSCHED_SHARED double exponential_ratio(const Curve& c, double t) {
+FASTSCHED_SHARED_INNER double exponential_ratio(const Curve& c, double t) {
   const Pair y = product(c.p, t);
   const Pair exact = {y.high, fused(c.q, t, y.low)};
   return known == unknown ? exp2(exact) : exp2_in_range(exact);
@@ -393,14 +393,14 @@ FASTSCHED_SHARED Pair real_exponent(double power, Pair rest, double steps, doubl
   return multiply(power, log2_ratio<whole>(rest, {steps, 0.0}, rest.high * inverse));
 }
 
-FASTSCHED_SHARED double real_power_mix(double start, double end, Pair y) {
+FASTSCHED_SHARED_INNER double real_power_mix(double start, double end, Pair y) {
   return mix(start, end, complements(exp2_parts_falling(y)));
 }
 
 // end + (start - end) * (rest/n)**power; inverse = 1/n.
 template <class Number, int known>
-FASTSCHED_SHARED double power_mix(double start, double end, double power, Pair past, Pair rest, double steps,
-                                  double inverse) {
+FASTSCHED_SHARED_INNER double power_mix(double start, double end, double power, Pair past, Pair rest,
+                                        double steps, double inverse) {
   if constexpr (is_wide<Number>) {
     const Wide y = power * log2_of_1_plus(-(widen(past) / steps));
     return mix(start, end, Weights<Wide>{exp2(y), -exp2_minus_1(y)});

@@ -18,16 +18,20 @@ using uint64_t = unsigned long long;
 // `static`: each translation unit keeps its own copy. Were these functions plain `inline`, the linker would
 // keep one copy for all, perhaps the AVX-512 one, and the baseline path would run instructions that the
 // machine does not have. FASTSCHED_SHARED_CALL is for what is long and rare: inlined into every loop it would
-// only be size.
+// only be size. FASTSCHED_SHARED_INNER is for what many formulas are made of: part of their loops on the CPU,
+// a call on a device, which computes one value at a time (inlined, all curves take NVRTC twice as long).
 #if defined(__CUDACC__)
 #define FASTSCHED_SHARED static __host__ __device__ __forceinline__
 #define FASTSCHED_SHARED_CALL static __host__ __device__ __noinline__
+#define FASTSCHED_SHARED_INNER FASTSCHED_SHARED_CALL
 #elif defined(__GNUC__)
 #define FASTSCHED_SHARED static inline __attribute__((always_inline))
 #define FASTSCHED_SHARED_CALL static inline __attribute__((noinline))
+#define FASTSCHED_SHARED_INNER FASTSCHED_SHARED
 #else
 #define FASTSCHED_SHARED static inline
 #define FASTSCHED_SHARED_CALL static inline
+#define FASTSCHED_SHARED_INNER FASTSCHED_SHARED
 #endif
 
 namespace fastsched {

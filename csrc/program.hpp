@@ -55,7 +55,7 @@ constexpr int most_cycles = 64;
 // Steps and horizons are at most this: every integer up to it is a double. Time that would go further stops.
 constexpr double largest_step = 9007199254740992.0;
 
-FASTSCHED_SHARED double inside(Code code, const Curve& c, double t) {
+FASTSCHED_SHARED_INNER double inside(Code code, const Curve& c, double t) {
   const bool wide = crosses_zero(c);
   switch (code) {
 #define FASTSCHED_CASE(name) \

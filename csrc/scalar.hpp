@@ -74,7 +74,7 @@ FASTSCHED_SHARED double exp2_fraction(double f) {
 }
 
 // For |y| <= 1022.
-FASTSCHED_SHARED Power2 exp2_parts_in_range(Pair y) {
+FASTSCHED_SHARED_INNER Power2 exp2_parts_in_range(Pair y) {
   const double shifted = y.high + integer_magic;
   const double f = (y.high - (shifted - integer_magic)) + y.low;
   return {from_bits((bits_of(shifted) + 1023u) << 52), exp2_fraction(f)};
@@ -86,7 +86,7 @@ struct PairPower2 {
   Pair fraction;
 };
 
-FASTSCHED_SHARED PairPower2 exp2_pair_falling(Pair y) {
+FASTSCHED_SHARED_INNER PairPower2 exp2_pair_falling(Pair y) {
   const bool under = y.high < -1022.0;
   const double high = choose(under, -1022.0, y.high);
   const double shifted = high + integer_magic;
@@ -142,19 +142,19 @@ FASTSCHED_SHARED Scaled scaled(double value) {
           from_bits(biased | 0x4330000000000000u) - (4503599627370496.0 + 1023.0)};
 }
 
-FASTSCHED_SHARED double exp2(Pair y) {
+FASTSCHED_SHARED_INNER double exp2(Pair y) {
   const Power2 power = exp2_parts(y);
   return fused(power.scale, power.fraction, power.scale);
 }
 
 // The same bits, for |y| <= 1022.
-FASTSCHED_SHARED double exp2_in_range(Pair y) {
+FASTSCHED_SHARED_INNER double exp2_in_range(Pair y) {
   const Power2 power = exp2_parts_in_range(y);
   return fused(power.scale, power.fraction, power.scale);
 }
 
 // 1 - 2**y, y <= 0, to a few u of itself.
-FASTSCHED_SHARED double one_minus_exp2(Pair y) {
+FASTSCHED_SHARED_INNER double one_minus_exp2(Pair y) {
   const Power2 power = exp2_parts(y);
   return fused(-power.scale, power.fraction, 1.0 - power.scale);
 }
@@ -163,7 +163,7 @@ FASTSCHED_SHARED double one_minus_exp2(Pair y) {
 // the numerator a - b is formed exactly. `about` is any approximation of a / b to some ulp. A table's whole
 // steps are doubles, not pairs: `whole` says that both lows are 0.
 template <bool whole = false>
-FASTSCHED_SHARED Pair log2_ratio(Pair a, Pair b, double about) {
+FASTSCHED_SHARED_INNER Pair log2_ratio(Pair a, Pair b, double about) {
   // exponent + 1023, split so that the rest of the ratio lies in [sqrt(1/2), sqrt(2)]
   const std::uint64_t exponent = (bits_of(about) + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu)) >> 52;
   const double unscale = from_bits((2046u - exponent) << 52);
@@ -204,7 +204,7 @@ FASTSCHED_SHARED double power(double x, double y) {
 
 // scale * sin(pi/2 * sqrt(z))**2 / z for 0 <= z <= 1/4: minimax, relative error 2**-56. The scale goes into
 // the coefficients, which a loop computes once.
-FASTSCHED_SHARED double haversine(double z, double scale) {
+FASTSCHED_SHARED_INNER double haversine(double z, double scale) {
   double p = -0x1.178b7956119b5p-19 * scale;
   p = fused(p, z, 0x1.b6a62fde28d65p-15 * scale);
   p = fused(p, z, -0x1.f9d2bd7de5a66p-11 * scale);
@@ -216,7 +216,7 @@ FASTSCHED_SHARED double haversine(double z, double scale) {
 }
 
 // The same with its leading coefficient, pi**2 / 4, as a pair: relative error 2**-55.
-FASTSCHED_SHARED Pair haversine_pair(double z) {
+FASTSCHED_SHARED_INNER Pair haversine_pair(double z) {
   double p = -0x1.178b7956119b5p-19;
   p = fused(p, z, 0x1.b6a62fde28d65p-15);
   p = fused(p, z, -0x1.f9d2bd7de5a66p-11);

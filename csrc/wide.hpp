@@ -13,7 +13,7 @@ struct Wide {
 
 // The sum of N doubles: each sweep is exact and moves the value towards the front.
 template <int N>
-FASTSCHED_SHARED Wide distill(double (&v)[N]) {
+FASTSCHED_SHARED_INNER Wide distill(double (&v)[N]) {
   for (int sweep = 0; sweep < 3; ++sweep) {
     for (int i = N - 2; i >= 0; --i) {
       const Pair s = sum(v[i], v[i + 1]);

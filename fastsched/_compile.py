@@ -71,9 +71,8 @@ def compile(  # the name that PyTorch's users look for
         )
     _refuse_foreign(scheduler, optimizer)
     for index, group in enumerate(optimizer.param_groups):
-        for flag in ("capturable", "differentiable"):
-            if group.get(flag):
-                raise ValueError(f"compile: group {index} has {flag}={group[flag]}, which has no twin; make it False")
+        if group.get("differentiable"):
+            raise ValueError(f"compile: group {index} has differentiable=True, which has no twin; make it False")
     twin = _twin_of(optimizer, twin_class, options)
     twin_scheduler = None if scheduler is None else lr_scheduler._native_twin(scheduler, twin)
     if twin_scheduler is not None:
@@ -89,7 +88,7 @@ def _twin_of(optimizer: Optimizer, twin_class: type[optim._Fused], options: opti
     defaults = {
         key: value
         for key, value in optimizer.defaults.items()
-        if key not in ("capturable", "differentiable", "foreach", "fused") and (key, twin_class) != _IMPLIED
+        if key not in ("differentiable", "foreach", "fused") and (key, twin_class) != _IMPLIED
     }
     twin = cast(Any, twin_class)([dict(group) for group in optimizer.param_groups], **defaults, **options)
     for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):

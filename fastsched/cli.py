@@ -60,6 +60,27 @@ def demo(out: Path, seed: int, steps: int) -> None:
         raise click.ClickException(str(error)) from None
 
 
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(as_json: bool) -> None:
+    """Tell what works here and what to do about the rest.
+
+    Looks for torch, the CUDA driver, GPUs and NVRTC, and tries schedules, an update and, where there is a GPU, a
+    kernel. What is missing need not be there; the exit status is 1 only if something that should work does not.
+    """
+    import json
+
+    from fastsched import doctor as examination
+
+    lines = examination.examine()
+    if as_json:
+        click.echo(json.dumps(examination.plain(lines), indent=2))
+    else:
+        click.echo(examination.report(lines))
+    if not examination.works(lines):
+        raise SystemExit(1)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1 for an error, 2 for a wrong call.
 

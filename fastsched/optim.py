@@ -10,7 +10,7 @@ import inspect
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack, cast
@@ -124,6 +124,7 @@ _AGREE = Flag("or pass the process group whose ranks must agree")
 _MODE = Choice(("l2", "decoupled", "composer", "timm", "cautious"))
 _SEED = Number("pass an int such as 0", least=0, most=2**53, whole=True)
 _DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128}
+_ON_CPU = -1  # what _core.device_of says
 _STATE_DTYPES = {None: "", torch.float32: "float32", torch.bfloat16: "bfloat16"}
 # What has to be the same on all ranks, beside the schedules.
 _SHARED_OPTIONS = (
@@ -178,6 +179,7 @@ class _Fused(torch.optim.Optimizer):
     _default_bases: dict[str, Hyperparameter]
     _unwarned = True  # no torch scheduler was noticed yet
     _ready = True  # False while torch constructs
+    _asks = True  # reading `param_groups` asks the device
     _members: set[Tensor]  # all parameters, while torch constructs
     _loading: Mapping[Any, Any] | None = None  # the state that load_state_dict keeps from torch's hands
     _task = -1  # the backward pass that in_backward's hooks saw last
@@ -292,7 +294,8 @@ class _Fused(torch.optim.Optimizer):
         """Add a group, as torch does; `lr`, `weight_decay`, `momentum` and each of `betas` may be a Schedule.
 
         Raises:
-            ValueError: a parameter is no floating or complex tensor in CPU memory, or its elements overlap.
+            ValueError: a parameter is no floating or complex tensor on the CPU or a CUDA device, or its elements overlap.
+            RuntimeError: it lies on a CUDA device, and the driver or NVRTC, which compiles the kernels, is missing.
 
         """
         bases: dict[str, float | Schedule] = {}
@@ -316,6 +319,10 @@ class _Fused(torch.optim.Optimizer):
             if reason := _unusable(param):
                 label = f" ({added['name']})" if "name" in added else ""
                 raise ValueError(f"{type(self).__name__}: group {len(groups)}, parameter {index}{label}: {reason}")
+        for device in {_core.device_of(param) for param in added["params"]} - {_ON_CPU}:
+            _core.require_device(device)
+        if added.get("capturable"):
+            self._use_lr_tensor(added, [group["lr"] for group in groups])
         groups.append(added)
         self._bases.append(bases)
         if not self._ready:
@@ -326,6 +333,22 @@ class _Fused(torch.optim.Optimizer):
             groups.pop()
             self._bases.pop()
             raise
+
+    def _use_lr_tensor(self, group: dict[str, Any], taken: Sequence[Any]) -> None:
+        """Make a group's lr a tensor beside its parameters, which a captured step reads and writes.
+
+        A tensor that the user made stays it, but where another group has it too.
+        """
+        for param in group["params"]:
+            if _core.device_of(param) == _ON_CPU:
+                raise ValueError(
+                    f"{type(self).__name__}: capturable must be False where a parameter lies in CPU memory, got True; "
+                    "move the model to a CUDA device first"
+                )
+        lr = group["lr"]
+        own = isinstance(lr, Tensor) and lr.is_floating_point() and _core.device_of(lr) != _ON_CPU
+        if group["params"] and not (own and all(lr is not other for other in taken)):
+            group["lr"] = torch.full((), float(lr), dtype=torch.float64, device=group["params"][0].device)
 
     def _bases_of(self, group: Mapping[str, Any]) -> dict[str, float | Schedule]:
         """What the code says about a group: the base lr, and whatever is scheduled."""
@@ -398,6 +421,26 @@ class _Fused(torch.optim.Optimizer):
         self._engine.move_to(self, position, rows, self._measures(self._bases), keep_written)
 
     @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Torch's groups, up to date: a CUDA device is asked for what it alone knows (see `skipped`)."""
+        held = self.__dict__
+        if self._asks and "_engine" in held:
+            held["_engine"].reconcile_groups()
+        return cast(list[dict[str, Any]], held["param_groups"])
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.__dict__["param_groups"] = groups
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop, or zero, all gradients, as torch does."""
+        self._asks = False  # torch reads the groups, but nothing that a device would have to be asked for
+        try:
+            super().zero_grad(set_to_none)
+        finally:
+            del self._asks
+
+    @property
     def position(self) -> int:
         """The 0-based index of the update about to be made: the number of updates made so far.
 
@@ -428,7 +471,11 @@ class _Fused(torch.optim.Optimizer):
 
     @property
     def skipped(self) -> int:
-        """How many updates were skipped for gradients that were not finite."""
+        """How many updates were skipped for gradients that were not finite.
+
+        On a CUDA device the step itself finds out, and nobody waits for it. Reading this, `position`, `grad_norm`,
+        `lrs`, `param_groups` or `state_dict()` does, where an update may have been skipped or a graph replayed.
+        """
         return self._engine.skipped
 
     @property
@@ -465,7 +512,11 @@ class _Fused(torch.optim.Optimizer):
         rows = self._rows(bases)  # raises before anything is changed
         for index in indices:
             if not self._scheduled(bases[index]["lr"]):
-                self.param_groups[index]["lr"] = self.param_groups[index]["lr"] * factor
+                scaled = self.param_groups[index]
+                if scaled.get("capturable") and isinstance(scaled["lr"], Tensor):  # graphs read this very tensor
+                    scaled["lr"].mul_(factor)
+                else:
+                    scaled["lr"] = scaled["lr"] * factor
         self._bases[:] = bases  # in place: Lightning calls this with a wrapper as self
         self._engine.move_to(self, self._engine.position, rows, self._measures(bases), True)
 
@@ -682,6 +733,8 @@ class _Fused(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Like torch's, which loads it; also `ema_buffers` where those are averaged, `schedules` with on_mismatch."""
         state = super().state_dict()
+        for group in state["param_groups"]:
+            group["lr"] = float(group["lr"])
         if averages := [average for _, average in self._options["ema_buffers"]]:
             state["ema_buffers"] = averages
         if self._options["on_mismatch"] is not None:
@@ -733,6 +786,7 @@ class _Fused(torch.optim.Optimizer):
         try:
             self._settle_schedules(state_dict.get("schedules"))
             super().load_state_dict(cast(dict[str, Any], state_dict))
+            self._keep_lr_tensors(before[2])
             if self.position == updates:  # as Accelerate's prepare() loads what it has just saved
                 self._retime(position)
             self._agree()
@@ -747,7 +801,37 @@ class _Fused(torch.optim.Optimizer):
             own.copy_(average)
         self._engine.average(self._options["ema_buffers"], fresh=saved is averages)
 
+    def _keep_lr_tensors(self, before: list[dict[str, Any]]) -> None:
+        """What is capturable is the code's business: put loaded lrs into the tensors that were there."""
+        for group, held in zip(self.param_groups, before, strict=True):
+            if "capturable" in held:
+                group["capturable"] = held["capturable"]
+            if isinstance(held["lr"], Tensor) and _core.device_of(held["lr"]) != _ON_CPU:
+                held["lr"].fill_(float(group["lr"]))
+                group["lr"] = held["lr"]
+            elif isinstance(group["lr"], Tensor) and not isinstance(held["lr"], Tensor):
+                group["lr"] = float(group["lr"])
+
     # ---- called by the engine
+
+    @staticmethod
+    def _room(device: int, size: int, *, numbers: bool = False) -> Tensor:
+        """Zeroed memory on a CUDA device, from torch's allocator: bytes, or float64 numbers."""
+        return torch.zeros(size, dtype=torch.float64 if numbers else torch.uint8, device=f"cuda:{device}")
+
+    def _join_over_ranks(self, joined: Tensor, spoilt: Any, largest: bool) -> None:
+        """Sum, or take the largest of, what all ranks hold in `joined`, on its device: nobody waits.
+
+        `joined` is what NormKind says of this rank's gradients, and whether there are any; `spoilt` a GradScaler's
+        found_inf, or None.
+        """
+        group, _ = self._ranks()
+        if spoilt is not None:
+            bad = torch.as_tensor(spoilt, device=joined.device) != 0
+            joined[:1].masked_fill_(bad, math.inf)
+        operation = torch.distributed.ReduceOp.MAX if largest else torch.distributed.ReduceOp.SUM
+        joined[:1].nan_to_num_(nan=math.inf, posinf=math.inf)  # a MAX may lose a NaN
+        torch.distributed.all_reduce(joined, operation, group)
 
     @torch.no_grad()
     def _fill_state(self, param: Tensor, loaded: dict[str, Any], own: dict[str, Tensor]) -> None:
@@ -856,6 +940,11 @@ class _Fused(torch.optim.Optimizer):
             reason = _unusable(tensor) if tensor is not None else ""
             if reason and not (tensor is grad and ("overlap" in reason or "view" in reason)):
                 raise ValueError(f"{name}: {self._place(param)}: {what}{reason}")
+        if grad is not None and _core.device_of(grad) != _core.device_of(param):
+            raise ValueError(
+                f"{name}: {self._place(param)}: gradient lies on {grad.device}, the parameter on {param.device}; "
+                "set p.grad to None after moving the parameter"
+            )
         if grad is not None and grad.shape != param.shape:
             raise ValueError(
                 f"{name}: {self._place(param)}: gradient has shape {tuple(grad.shape)}, the parameter "
@@ -909,9 +998,10 @@ class AdamW(_Fused, torch.optim.AdamW):
         p = p - lr * (weight_decay * p + m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps))
 
     Source: Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019 (arXiv 1711.05101); the formula is that
-    of torch.optim.AdamW. Parameters are floating or complex tensors in CPU memory, of any shape and strides; float32
-    and smaller are computed in float32. As many threads run as torch uses, and the result is the same to the bit
-    whatever their number.
+    of torch.optim.AdamW. Parameters are floating or complex tensors of any shape and strides; float32 and smaller are
+    computed in float32. In CPU memory as many threads run as torch uses, and the result is the same to the bit whatever
+    their number. On a CUDA device the step is a few launches on torch's current stream, which nobody waits for, and
+    which a CUDA graph may capture after a first step; the kernels are compiled at first use.
 
     Args:
         params: tensors, named tensors, or groups, as for torch.optim.AdamW. A group's `lr`, `weight_decay` and each of
@@ -923,7 +1013,9 @@ class AdamW(_Fused, torch.optim.AdamW):
         amsgrad: divide by the largest second moment so far (Reddi et al. 2018).
         maximize: ascend.
         foreach: without effect here, kept for torch's signature; so is `fused`.
-        capturable: must be False.
+        capturable: keep each group's lr in a tensor beside its parameters, which must lie on a CUDA device: a step in a
+            CUDA graph reads it at every replay, and leaves there what the next update will use. Steps can be captured
+            without it too; then `group["lr"]` is a number that is brought up to date when it is read.
         differentiable: must be False.
         fused: see foreach.
         **options: schedule, clipping, averages of the weights and more, see `fastsched.optim.Options`.
@@ -963,11 +1055,19 @@ class AdamW(_Fused, torch.optim.AdamW):
         fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
-        _unserved("AdamW", capturable=capturable, differentiable=differentiable)
+        _unserved("AdamW", differentiable=differentiable)
         numbers = self._before_torch(options, {"eps": eps}, lr=lr, betas=betas, weight_decay=weight_decay)
         # fused=True would tell GradScaler that step() unscales gradients.
         torch.optim.AdamW.__init__(
-            self, params, eps=eps, amsgrad=amsgrad, maximize=maximize, foreach=foreach, fused=None, **numbers
+            self,
+            params,
+            eps=eps,
+            amsgrad=amsgrad,
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            fused=None,
+            **numbers,
         )
         self._after_torch()
 
@@ -1035,7 +1135,7 @@ class Adam(_Fused, torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        _unserved("Adam", capturable=capturable, differentiable=differentiable)
+        _unserved("Adam", differentiable=differentiable)
         numbers = self._before_torch(options, {"eps": eps}, lr=lr, betas=betas, weight_decay=weight_decay)
         torch.optim.Adam.__init__(
             self,
@@ -1044,6 +1144,7 @@ class Adam(_Fused, torch.optim.Adam):
             amsgrad=amsgrad,
             foreach=foreach,
             maximize=maximize,
+            capturable=capturable,
             fused=None,
             decoupled_weight_decay=decoupled_weight_decay,
             **numbers,
@@ -1283,6 +1384,6 @@ def _unusable(tensor: Tensor) -> str:
         return f"must be dense, got layout {tensor.layout}"
     if tensor.dtype not in _DTYPES:
         return f"must be float32, float64, bfloat16, float16 or complex, got {tensor.dtype}; convert it first"
-    if tensor.device.type != "cpu":
-        return f"must be in CPU memory, got device {tensor.device}"
+    if tensor.device.type not in ("cpu", "cuda"):
+        return f"must be in CPU memory or on a CUDA device, got device {tensor.device}"
     return reason

@@ -60,7 +60,7 @@ def fake():
     [
         (lambda: torch.nn.Parameter(torch.ones(3, dtype=torch.int64), False), "must be float32, .*, got torch.int64"),
         (lambda: torch._neg_view(torch.ones(3)).requires_grad_(), "must not be a negated or conjugated view"),
-        (lambda: param(3, device="meta"), "must be in CPU memory, got device meta"),
+        (lambda: param(3, device="meta"), "must be in CPU memory or on a CUDA device, got device meta"),
         (lambda: torch.nn.Parameter(torch.ones(3).to_sparse()), "must be dense"),
         (lambda: torch.nn.Parameter(torch.ones(1).expand(3)), "must hold every element once, but its elements overlap"),
         (fake, "must have memory of its own, got a FakeTensor"),
@@ -74,7 +74,7 @@ def test_a_parameter_that_cannot_be_updated_is_refused_at_construction(make, mat
 
 def test_a_refused_group_is_not_added():
     opt = ready(param(2))
-    with pytest.raises(ValueError, match="must be in CPU memory"):
+    with pytest.raises(ValueError, match="must be in CPU memory or on"):
         opt.add_param_group({"params": [param(2, device="meta")]})
     assert len(opt.param_groups) == 1
     opt.step()

@@ -27,5 +27,6 @@ struct RowObject : Zeroed, Row {};
 void bind_schedule(pybind11::module_& m);   // schedule.cpp: programs, rows and tables
 void bind_optimizer(pybind11::module_& m);  // optimizer.cpp: the fused step
 void bind_scheduler(pybind11::module_& m);  // scheduler.cpp: what schedulers write into groups
+void bind_cuda(pybind11::module_& m);       // cuda.cpp: what `fastsched doctor` asks of the driver
 
 }  // namespace fastsched

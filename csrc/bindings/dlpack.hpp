@@ -13,7 +13,7 @@ struct Version {
   std::uint32_t major, minor;
 };
 
-enum DeviceType : std::int32_t { cpu = 1 };
+enum DeviceType : std::int32_t { cpu = 1, cuda = 2 };
 enum TypeCode : std::uint8_t { floating = 2, brain_floating = 4, complex_floating = 5 };
 
 struct Device {
@@ -64,20 +64,31 @@ struct Exchange {
   int (*current_stream)(std::int32_t, std::int32_t, void**);
 };
 
-// torch's table; it lives as long as the process. Call with the GIL.
-inline const Exchange& exchange() {
-  static const Exchange* table =
-      nullptr;  // no guarded initialiser: waiting for its guard with the GIL could deadlock
-  if (table != nullptr) return *table;
-  namespace py = pybind11;
-  py::object torch = py::module_::import("torch");
-  py::object capsule = py::getattr(torch.attr("Tensor"), "__dlpack_c_exchange_api__", py::none());
+// The table in use; null before the first look at a tensor.
+inline const Exchange*& exchange_in_use() {
+  static const Exchange* table = nullptr;
+  return table;
+}
+
+// The table in a capsule of torch's; null where there is none of version 1.
+inline const Exchange* exchange_of(pybind11::handle capsule) {
   const ExchangeHeader* header = nullptr;
   if (PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) {
     header = static_cast<ExchangeHeader*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   }
   while (header != nullptr && header->version.major != 1) header = header->previous;
-  auto* found = reinterpret_cast<const Exchange*>(header);
+  return reinterpret_cast<const Exchange*>(header);
+}
+
+// torch's table; it lives as long as the process. Call with the GIL.
+inline const Exchange& exchange() {
+  // no guarded initialiser: waiting for its guard with the GIL could deadlock
+  const Exchange*& table = exchange_in_use();
+  if (table != nullptr) return *table;
+  namespace py = pybind11;
+  py::object torch = py::module_::import("torch");
+  const Exchange* found =
+      exchange_of(py::getattr(torch.attr("Tensor"), "__dlpack_c_exchange_api__", py::none()));
   if (found == nullptr || found->tensor_from_object == nullptr || found->object_from_managed == nullptr) {
     throw py::import_error(
         "fastsched.optim: needs torch >= 2.10 (its DLPack exchange table, version 1), got " +
@@ -85,6 +96,16 @@ inline const Exchange& exchange() {
         "; upgrade with: pip install 'fastsched[torch]'");
   }
   return *(table = found);
+}
+
+// What torch launches kernels of a CUDA device on, from this thread, at the moment.
+inline void* current_stream(int device) {
+  const Exchange& table = exchange();
+  void* stream = nullptr;
+  if (table.current_stream == nullptr)
+    throw pybind11::import_error("fastsched.optim: this torch tells no stream");
+  if (table.current_stream(cuda, device, &stream) != 0) throw pybind11::error_already_set();
+  return stream;
 }
 
 }  // namespace fastsched::dlpack

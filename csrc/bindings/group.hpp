@@ -9,15 +9,15 @@
 #include <string>
 
 #include "bindings/tensor.hpp"
-#include "updates.hpp"
+#include "numbers.hpp"
 
 namespace fastsched {
 
 // Interned once: attribute and key look-ups by identity.
 struct Names {
-  PyObject *amsgrad, *betas, *dampening, *decoupled_weight_decay, *ema, *eps, *exp_avg, *exp_avg_sq,
-      *found_inf, *grad, *grad_scale, *initial_lr, *lr, *master_param, *max_exp_avg_sq, *maximize, *momentum,
-      *momentum_buffer, *nesterov, *param_groups, *params, *state, *step, *weight_decay;
+  PyObject *amsgrad, *betas, *capturable, *dampening, *decoupled_weight_decay, *ema, *eps, *exp_avg,
+      *exp_avg_sq, *found_inf, *grad, *grad_scale, *initial_lr, *lr, *master_param, *max_exp_avg_sq,
+      *maximize, *momentum, *momentum_buffer, *nesterov, *param_groups, *params, *state, *step, *weight_decay;
   PyObject* is_neg;      // the method of torch.Tensor
   PyGetSetDef* grad_of;  // torch.Tensor.grad, called without the attribute machinery (25 ns of 125)
 
@@ -26,6 +26,7 @@ struct Names {
     const auto intern = [](PyObject*& name, const char* text) { name = PyUnicode_InternFromString(text); };
     intern(amsgrad, "amsgrad");
     intern(betas, "betas");
+    intern(capturable, "capturable");
     intern(dampening, "dampening");
     intern(decoupled_weight_decay, "decoupled_weight_decay");
     intern(ema, "ema");
@@ -124,8 +125,7 @@ private:
   bool& flag_;
 };
 
-// The hyperparameters that a schedule may drive. The two betas stand in one tuple.
-enum Hyper { lr, weight_decay, momentum, beta1, beta2, hypers };
+// The two betas stand in one tuple.
 constexpr const char* hyper_names[hypers] = {"lr", "weight_decay", "momentum", "beta1", "beta2"};
 
 inline PyObject* key_of(int hyper) {
@@ -133,18 +133,13 @@ inline PyObject* key_of(int hyper) {
   return keys[hyper];
 }
 
-inline bool has(Rule rule, int hyper) {
-  return hyper <= weight_decay || (rule == Rule::sgd) == (hyper == momentum);
-}
-
 // One of torch's param_groups.
-class Group {
+class Group : public Constants {
 public:
   Watched dict;
   pybind11::object params;  // the list
   double value[hypers] = {};
-  double eps = 0, dampening = 0;
-  bool maximize = false, amsgrad = false, nesterov = false, decoupled = false;
+  pybind11::object lr_tensor;   // on a CUDA device (capturable): value[lr] is not known here then
   bool has_initial_lr = false;  // every torch scheduler leaves it
   std::size_t end = 0;          // its parameters end here in Engine::params_
 
@@ -233,6 +228,15 @@ private:
     return result;
   }
 
+  // The lr where it is a tensor whose number a CUDA device reads by itself; the host would have to wait for
+  // it.
+  static pybind11::object on_device(pybind11::object given) {
+    View view;
+    const bool is_tensor = given && !PyFloat_CheckExact(given.ptr()) && is_plain(given);
+    const bool there = is_tensor && read_view(given.ptr(), view) && view.device != on_cpu && view.count == 1;
+    return there ? given : pybind11::object();
+  }
+
   void read(PyObject* group, std::size_t index, Rule rule) {
     namespace py = pybind11;
     if (!PyDict_Check(group)) {
@@ -286,7 +290,9 @@ private:
       value[momentum] = number(get(names().momentum), "momentum", index, reread);
     }
     value[weight_decay] = number(get(names().weight_decay), "weight_decay", index, reread);
-    value[lr] = number(get(names().lr), "lr", index, reread);
+    lr_tensor = truth(names().capturable) ? on_device(get(names().lr)) : py::object();
+    value[lr] = lr_tensor ? 0 : number(get(names().lr), "lr", index, reread);
+    reread |= static_cast<bool>(lr_tensor);
     maximize = truth(names().maximize);
     has_initial_lr = item(group, names().initial_lr) != nullptr;
     for (const int h : {lr, weight_decay, momentum}) {

@@ -39,4 +39,5 @@ PYBIND11_MODULE(_core, m) {
   fastsched::bind_schedule(m);
   fastsched::bind_optimizer(m);
   fastsched::bind_scheduler(m);
+  fastsched::bind_cuda(m);
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -16,84 +17,20 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/devices.hpp"
 #include "bindings/dlpack.hpp"
 #include "bindings/group.hpp"
+#include "bindings/state.hpp"
 #include "bindings/tensor.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/row.hpp"
-#include "noise.hpp"
+#include "numbers.hpp"
 #include "tensors.hpp"
 
 namespace py = pybind11;
 
 namespace fastsched {
 namespace {
-
-// What weight decay multiplies; see optim.py.
-enum class DecayMode { own, l2, decoupled, composer, timm, cautious };
-
-// What an optimizer was made with, beside its groups.
-struct Options {
-  Rule rule = Rule::adam;
-  DecayMode decay = DecayMode::own;
-  NormKind norm = NormKind::two;
-  double max_grad_norm = 0;   // 0: no clipping
-  double max_grad_value = 0;  // 0: no clipping
-  bool zero_grads = false, amp = false, ema = false, master_weights = false, stochastic_rounding = false;
-  bool state_given = false;  // else the averages are float32, or float64 for float64 parameters
-  Format state = Format::float32;
-  std::uint64_t seed = 0;
-};
-
-using Mask = unsigned;  // of operands
-constexpr Mask bit(int operand) { return Mask{1} << operand; }
-
-PyObject* state_key(Rule rule, int operand) {
-  switch (operand) {
-    case first:
-      return rule == Rule::sgd ? names().momentum_buffer : names().exp_avg;
-    case second:
-      return names().exp_avg_sq;
-    case top:
-      return names().max_exp_avg_sq;
-    case ema:
-      return names().ema;
-    default:
-      return names().master_param;
-  }
-}
-
-// The tensors of state[p] that this engine owns, or has adopted: then they are torch's, whose memory may move
-// between two steps, and their addresses are read again at each.
-struct State {
-  bool adopted = false;
-  Memory memory;
-  py::object step_tensor, tensors[operands];
-  float* step = nullptr;  // null: not bound. float32, as torch has it
-  char* at[operands] = {};
-  Format format[operands] = {};
-  Mask held = 0;
-  std::int64_t steps = 0;  // the same, exact past 2**24
-  bool complex = false;
-  std::vector<std::int64_t> shape, strides;                              // strides are dense
-  bool fresh_momentum = false, fresh_ema = false, fresh_master = false;  // hold nothing yet
-
-  std::int64_t count() const {
-    std::int64_t elements = 1;
-    for (const std::int64_t length : shape) elements *= length;
-    return elements;
-  }
-};
-
-struct Param {
-  py::object object;
-  Watched dict;  // state[p]
-  State state;
-  bool sharded = false;            // a DTensor: what this rank holds of it is updated
-  bool repeated = false;           // stands earlier too; torch has warned of it, and it is updated once
-  PyObject* plain_grad = nullptr;  // the gradient last seen without torch's negative bit; only compared
-  void* plain_data = nullptr;
-};
 
 constexpr const char* running = "step: already running; one step at a time per optimizer";
 
@@ -124,6 +61,7 @@ public:
     const Busy busy(busy_, running);
     const Release release{grads_, negated_};
     require_weights(owner);
+    phase_ = cuda::Phase::whole;
     if (!given_norm.is_none() && options_.max_grad_norm == 0) {
       throw py::value_error(type_of(owner) +
                             ": step: grad_norm is what max_grad_norm compares with; set max_grad_norm too");
@@ -153,6 +91,7 @@ public:
       index = static_cast<std::size_t>(found - params_.begin());
     }
     find_grad(owner, index);
+    phase_ = cuda::Phase::tensors;
     return update(owner, py::none());
   }
 
@@ -160,6 +99,7 @@ public:
   void finish(py::handle owner) {
     const Busy busy(busy_, running);
     refresh_groups(owner);
+    advance_devices();
     advance();
   }
 
@@ -176,11 +116,16 @@ public:
       throw;
     }
     adopting_ = false;
-    return updates();
+    return most_steps();
   }
 
   // The largest step that was found or made, whatever somebody has written into the tensors since.
-  std::int64_t updates() const {
+  std::int64_t updates() {
+    reconcile();
+    return most_steps();
+  }
+
+  std::int64_t most_steps() const {
     std::int64_t most = 0;
     for (const Param& p : params_) {
       if (p.state.step != nullptr) most = std::max(most, p.state.steps);
@@ -188,9 +133,46 @@ public:
     return most;
   }
 
-  std::int64_t position() const { return position_; }
-  std::int64_t skipped() const { return skipped_; }
-  std::optional<double> grad_norm() const { return grad_norm_; }
+  std::int64_t position() {
+    reconcile();
+    return position_;
+  }
+  std::int64_t skipped() {
+    reconcile();
+    return skipped_;
+  }
+  std::optional<double> grad_norm() {
+    reconcile();
+    return grad_norm_;
+  }
+
+  // Before somebody reads the groups, in which nothing changes unless something is scheduled.
+  void reconcile_groups() {
+    const bool any = std::any_of(rows_, rows_ + hypers, [](const py::object& row) { return bool(row); });
+    if (any) reconcile();
+  }
+
+  // Where a CUDA device may have come to something else than the host expected (an update skipped, a graph
+  // replayed), asks it, and writes what it advanced into the groups.
+  void reconcile() {
+    if (!behind_) return;
+    OnDevice& device = **devices_.begin();
+    if (device.step.captured() && device.is_capturing()) return;  // nothing of it has happened yet
+    const cuda::StreamHandle stream = device.stream();
+    const bool replays = device.step.captured();
+    cuda::Report report;
+    {
+      const py::gil_scoped_release unlocked;
+      report = device.step.report(stream);
+    }
+    behind_ = replays;
+    if (norm_taken_) grad_norm_ = report.grad_norm;
+    skipped_ += report.skipped - device.skips_known;
+    device.skips_known = report.skipped;
+    if (report.position == position_ && !replays) return;
+    position_ = report.position;
+    take_from(device, stream);
+  }
 
   // The weights are not the optimizer's own (averages stand in their place): no step until they are.
   bool lent() const { return lent_; }
@@ -201,6 +183,7 @@ public:
   void average(const std::vector<std::pair<py::object, py::object>>& buffers, bool fresh) {
     buffers_ = buffers;
     fresh_buffers_ = fresh;
+    devices_.tell_all();
   }
 
   // Takes the rows of what is scheduled and moves to update `position`: every group holds what that update
@@ -211,6 +194,7 @@ public:
     const Busy busy(busy_, running);
     if (position < 0 || position > (std::int64_t{1} << 53))
       throw py::value_error("move_to: position must be in 0..2**53");
+    reconcile();
     refresh_groups(owner);
     py::object taken[hypers], ema_row;
     for (const auto& [name, row] : rows) {
@@ -238,9 +222,12 @@ public:
     bases_ = std::move(bases);
     position_ = position;
     write_scheduled(keep_written);
+    move_devices(owner);
   }
 
 private:
+  class Layout;
+
   struct Release {
     std::vector<py::object>&a, &b;
     ~Release() { a.clear(), b.clear(); }
@@ -253,15 +240,17 @@ private:
   }
 
   void begin(py::handle owner) {
+    if (devices_.captured()) reconcile();  // what graphs have advanced stands in no group yet
     refresh_groups(owner);
-    const std::int64_t before = updates();
+    const std::int64_t before = most_steps();
     found_state_ = false;
     refresh_state(owner);
     // ZeroRedundancyOptimizer loads by writing into `state`. A position that was the number of updates still
     // is.
-    if (found_state_ && position_ == before && updates() > before) {
-      position_ = updates();
+    if (found_state_ && position_ == before && most_steps() > before) {
+      position_ = most_steps();
       write_scheduled(true);
+      devices_.tell_all();
       refresh_groups(owner);
     }
     const auto other_count = [&](std::size_t count) { return count != groups_.size(); };
@@ -271,6 +260,7 @@ private:
       throw py::value_error("step: param_groups has " + std::to_string(groups_.size()) +
                             " groups, the schedule another number; add groups with add_param_group()");
     }
+    for (std::size_t g = 0; g < bases_.size(); ++g) groups_[g].base = bases_[g];
     todo_.clear();
     if (!scheduler_known_ && rows_[lr] && !groups_.empty() && groups_[0].has_initial_lr) {
       scheduler_known_ = true;
@@ -282,35 +272,46 @@ private:
   // The update of what find_grad() found; true where one was made.
   bool update(py::handle owner, const py::object& given_norm) {
     const double ema_decay = options_.ema ? current_ema_decay(owner) : 1;
+    if (!devices_.empty()) return update_on_devices(owner, given_norm, ema_decay);
     Scaling scaling = read_scaling(owner);
     std::optional<double> norm;
     if (!given_norm.is_none()) norm = read_norm(owner, given_norm);
     collect(owner);
+    if (!devices_.empty()) return update_on_devices(owner, given_norm, ema_decay);
     bool made = !work_.empty();  // an update; on another rank, where parameters are sharded and ranks speak
     if (!norm && (options_.max_grad_norm > 0 || options_.amp)) {
       if (sharded_) {  // every rank takes part, also one without gradients
         norm = norm_over_ranks(owner, scaling.found_inf, made) * scaling.unscale;
         collect(owner);  // the collective has run code
       } else if (made) {
-        norm = finished(power_sum(nullptr)) * scaling.unscale;
+        norm = norm_of(options_.norm, power_sum({})) * scaling.unscale;
       }
     }
     if (!made) return false;
-    if (norm) {
-      grad_norm_ = norm;
-      if (!std::isfinite(*norm)) {
-        scaling.found_inf = true;
-      } else if (options_.max_grad_norm > 0) {
-        scaling.clip = std::min(1.0, options_.max_grad_norm / (*norm + 1e-6));
-      }
+    compare(norm, scaling);
+    return make(owner, scaling, ema_decay, {});
+  }
+
+  // What a norm, where the host knows one, says of the update.
+  void compare(const std::optional<double>& norm, Scaling& scaling) {
+    if (!norm) return;
+    grad_norm_ = norm;
+    if (!std::isfinite(*norm)) {
+      scaling.found_inf = true;
+    } else if (options_.max_grad_norm > 0) {
+      scaling.clip = clip_factor(options_.max_grad_norm, *norm);
     }
+  }
+
+  // Makes the update of work_, or skips it; true where it counts.
+  bool make(py::handle owner, const Scaling& scaling, double ema_decay, cuda::StepInputs inputs) {
     if (scaling.found_inf) {
       ++skipped_;
       if (options_.zero_grads) run_zeroing();
       return false;
     }
-    if (work_.empty()) return true;
-    const bool probe = is_checkpoint_probe();
+    if (work_.empty() && inputs.joined == nullptr) return true;
+    const bool probe = !work_.empty() && is_checkpoint_probe();
     if (!probe) collect_buffers(owner, ema_decay);
     if (create_state(owner)) {  // making dicts may have run code: the addresses are read again
       collect(owner);
@@ -323,14 +324,18 @@ private:
         update.numbers.ema = 1;
         update.zero_grad = false;
       }
+      inputs.phase = cuda::Phase::probe;
     }
+    if (!devices_.empty()) describe({});
     run();
+    if (!devices_.empty() && run_devices(inputs)) return false;  // captured: nothing has happened yet
     for (const std::size_t index : todo_) {
       State& state = params_[index].state;
       state.fresh_ema = state.fresh_master = false;
       if (probe) continue;
       state.fresh_momentum = state.fresh_momentum && group_of(index).value[momentum] == 0;
-      *state.step = static_cast<float>(++state.steps);
+      ++state.steps;
+      if (state.device == on_cpu) *state.step = static_cast<float>(state.steps);
     }
     if (probe) return false;
     fresh_buffers_ = false;
@@ -348,9 +353,13 @@ private:
   // ---- groups and parameters
 
   void refresh_groups(py::handle owner) {
-    py::object list = checked(PyObject_GetAttr(owner.ptr(), names().param_groups));
+    const py::object list = groups_of(owner);
     if (!PyList_Check(list.ptr())) throw py::type_error("param_groups: must be a list, got " + type_of(list));
     const auto count = static_cast<std::size_t>(PyList_GET_SIZE(list.ptr()));
+    if (count != groups_.size()) {
+      reconcile();
+      devices_.tell_all();
+    }
     groups_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       if (static_cast<std::size_t>(PyList_GET_SIZE(list.ptr())) != count) {
@@ -358,7 +367,18 @@ private:
       }
       groups_[i].refresh(PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i)), i, options_.rule);
     }
-    if (!same_params()) read_params();
+    if (same_params()) return;
+    reconcile();
+    read_params();
+    devices_.tell_all();
+  }
+
+  // Not by the attribute, a property that reconciles.
+  static py::object groups_of(py::handle owner) {
+    const py::object dict = checked(PyObject_GenericGetDict(owner.ptr(), nullptr));
+    PyObject* held = item(dict.ptr(), names().param_groups);
+    if (held != nullptr) return py::reinterpret_borrow<py::object>(held);
+    return checked(PyObject_GetAttr(owner.ptr(), names().param_groups));
   }
 
   // The lists may have been edited in place (FSDP2's preparation does), so every parameter is compared.
@@ -438,7 +458,7 @@ private:
         if (p.state.adopted && !read_adopted(p.state)) let_go(p);
         if (!p.dict.unchanged() || (mask & ~p.state.held) != 0) {
           take_over(owner, p, group);
-        } else if (static_cast<float>(p.state.steps) != *p.state.step) {
+        } else if (p.state.device == on_cpu && static_cast<float>(p.state.steps) != *p.state.step) {
           read_steps(p);  // somebody wrote into the tensor
         }
       }
@@ -467,15 +487,16 @@ private:
     }
     View view;
     if (!read_param(p, view)) refuse(owner, p, py::none());
+    if (view.device != on_cpu) require_no_capture(owner, view.device);
     const Mask mask = needed(group, view.format);
-    if (adopting_ && adopt(p, mask, view)) {
+    if (adopting_ && adopt(owner, p, mask, view)) {
       // nothing to copy
     } else if (!holds_own(p, mask)) {
       found_state_ = true;
       State fresh;
       if (!take_layout(fresh, view)) refuse(owner, p, py::none());
       take_formats(fresh, view.format, mask);
-      allocate({&fresh});
+      allocate(owner, {&fresh});
       if (p.sharded) show_as_shards(owner, p, fresh);
       const auto missing = [&](PyObject* key) {
         PyObject* held = item(dict, key);
@@ -488,12 +509,13 @@ private:
       p.state = std::move(fresh);
     }
     read_steps(p);
+    p.state.told = false;
     p.dict.mark();
   }
 
   // Takes the tensors in state[p] as they are; false, and nothing is changed, where one would have to be
   // copied.
-  bool adopt(Param& p, Mask mask, const View& of_param) const {
+  bool adopt(py::handle owner, Param& p, Mask mask, const View& of_param) const {
     State taken;
     if (!take_layout(taken, of_param)) return false;
     take_formats(taken, of_param.format, mask);
@@ -513,8 +535,9 @@ private:
       taken.step_tensor = py::reinterpret_borrow<py::object>(step);
       if (!read_adopted(taken)) return false;
     } else {  // torch's SGD counts no steps: this one tensor is the engine's own
-      taken.memory = zeros(sizeof(float));
-      taken.step_tensor = tensor_over(taken.memory, taken.memory.get(), Format::float32, false, {}, {});
+      taken.memory = zeros_on(owner, taken.device, sizeof(float));
+      taken.step_tensor =
+          tensor_over(taken.memory, taken.memory.get(), taken.device, Format::float32, false, {}, {});
       if (!read_adopted(taken)) return false;
       if (PyDict_SetItem(dict, names().step, taken.step_tensor.ptr()) != 0) throw py::error_already_set();
     }
@@ -531,13 +554,15 @@ private:
   // Reads the addresses of adopted tensors; false where one is no longer what it was.
   static bool read_adopted(State& state) {
     View view;
-    if (!read_view(state.step_tensor.ptr(), view) || view.format != Format::float32 || view.count != 1)
+    if (!read_view(state.step_tensor.ptr(), view) || view.format != Format::float32 || view.count != 1 ||
+        view.device != state.device) {
       return false;
+    }
     state.step = reinterpret_cast<float*>(view.at);
     for (int o = first; o < operands; ++o) {
       if (!state.tensors[o]) continue;
       if (!read_view(state.tensors[o].ptr(), view) || view.format != state.format[o] ||
-          !same_shape(state, view) ||
+          view.device != state.device || !same_shape(state, view) ||
           !same_strides(view.dims, view.shape, view.strides, state.strides.data())) {
         return false;
       }
@@ -547,7 +572,13 @@ private:
   }
 
   static void read_steps(Param& p) {
-    const float steps = *p.state.step;
+    float steps;
+    if (p.state.device == on_cpu) {
+      steps = *p.state.step;
+    } else {
+      const cuda::Device::Current current(cuda::Device::at(p.state.device));
+      cuda::copy_to_host(&steps, p.state.step, sizeof steps, dlpack::current_stream(p.state.device));
+    }
     if (!(steps >= 0 && steps < 9.2e18f))
       throw py::value_error("state: step must be a number of updates >= 0, got " + std::to_string(steps) +
                             "; write the number of updates made into state[p]['step']");
@@ -578,9 +609,20 @@ private:
     state.held = mask;
   }
 
-  // Memory for all of `states`, whose layouts and formats are known: one block, zeroed, shared by torch
-  // tensors.
-  void allocate(const std::vector<State*>& states) const {
+  // Memory for all of `states`, whose layouts and formats are known: one block per device, zeroed, shared by
+  // torch tensors.
+  void allocate(py::handle owner, std::vector<State*> states) const {
+    const auto on = [](const State* state) { return state->device; };
+    std::stable_sort(states.begin(), states.end(), [&](State* a, State* b) { return on(a) < on(b); });
+    for (auto begin = states.begin(); begin != states.end();) {
+      const int device = on(*begin);
+      const auto end = std::find_if(begin, states.end(), [&](State* state) { return on(state) != device; });
+      allocate(owner, device, {begin, end});
+      begin = end;
+    }
+  }
+
+  void allocate(py::handle owner, int device, const std::vector<State*>& states) const {
     // An empty tensor takes some too: torch.save refuses two of different dtypes at one address.
     const auto padded = [](std::int64_t bytes) {
       return (static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1)) + alignment - 1) / alignment *
@@ -593,21 +635,30 @@ private:
         if ((state->held & bit(o)) != 0) total += padded(state->count() * bytes_of(state->format[o]));
       }
     }
-    const Memory memory = zeros(total);
+    const Memory memory = zeros_on(owner, device, total);
     float* step = reinterpret_cast<float*>(memory.get());
     char* next = memory.get() + of_steps;
     for (State* state : states) {
       state->memory = memory;
       state->step = step++;
-      state->step_tensor = tensor_over(memory, state->step, Format::float32, false, {}, {});
+      state->step_tensor = tensor_over(memory, state->step, device, Format::float32, false, {}, {});
       for (int o = first; o < operands; ++o) {
         if ((state->held & bit(o)) == 0) continue;
         state->at[o] = next;
         state->tensors[o] =
-            tensor_over(memory, next, state->format[o], state->complex, state->shape, state->strides);
+            tensor_over(memory, next, device, state->format[o], state->complex, state->shape, state->strides);
         next += padded(state->count() * bytes_of(state->format[o]));
       }
     }
+  }
+
+  // On a CUDA device the memory is torch's: its allocator counts it.
+  static Memory zeros_on(py::handle owner, int device, std::size_t bytes) {
+    if (device == on_cpu) return zeros(bytes);
+    py::object tensor = owner.attr("_room")(device, bytes);
+    dlpack::Tensor view;
+    if (dlpack::exchange().tensor_from_object(tensor.ptr(), &view) != 0) throw py::error_already_set();
+    return memory_of(std::move(tensor), view.address());
   }
 
   static bool read_param(const Param& p, View& view) {
@@ -646,7 +697,7 @@ private:
     }
     if (states.empty()) return false;
     const GarbagePause pause;
-    allocate(states);
+    allocate(owner, states);
     for (const std::size_t index : todo_) {
       Param& p = params_[index];
       if (p.dict.get() != nullptr && PyDict_Size(p.dict.get()) != 0) continue;
@@ -667,6 +718,7 @@ private:
     state.shape.assign(view.shape, view.shape + view.dims);
     state.strides.assign(view.strides, view.strides + view.dims);
     state.complex = view.complex;
+    state.device = view.device;
     const Overlap kind = overlap(view.dims, view.shape, view.strides);
     if (kind == Overlap::gaps) {
       std::int64_t stride = 1;
@@ -750,6 +802,14 @@ private:
         grad = resolved(grad);
         if (!read_view(grad.ptr(), from)) refuse(owner, p, grad);
       }
+      if (to.device != from.device) refuse(owner, p, grad);
+      if (to.device != on_cpu) devices_.at(to.device, options_);
+      if (p.state.step != nullptr &&
+          p.state.device != to.device) {  // the parameter's memory is elsewhere now
+        let_go(p);
+        stale = true;
+        continue;
+      }
       if (p.state.step == nullptr && !take_layout(p.state, to)) refuse(owner, p, grad);
       if (!same_shape(p.state, to) || !same_shape(p.state, from)) refuse(owner, p, grad);
       const bool other_dtype =
@@ -815,17 +875,19 @@ private:
   // torch.distributed.checkpoint makes an optimizer create its state by one step with every lr 0 and zero
   // gradients, before it loads: that is no update.
   bool is_checkpoint_probe() const {
-    for (const Group& group : groups_) {
-      if (group.value[lr] != 0 || (rows_[lr] && group.holds_written(lr))) return false;
-    }
     for (const Param& p : params_) {
       if (p.state.step != nullptr) return false;
+    }
+    for (const Group& group : groups_) {
+      const double rate = group.lr_tensor ? PyFloat_AsDouble(group.lr_tensor.ptr()) : group.value[lr];
+      if (rate != 0 || (rows_[lr] && group.holds_written(lr))) return false;
     }
     std::size_t next = 0;
     for (std::size_t i = 0; i < work_.size(); ++i) {
       const bool is_strided = next < strided_.size() && strided_[next].work == i;
       next += is_strided ? 1 : 0;
-      if (is_strided || work_[i].format[grad] != Format::float32) {
+      const bool elsewhere = params_[todo_[i]].state.device != on_cpu;
+      if (elsewhere || is_strided || work_[i].format[grad] != Format::float32) {
         if (grads_[i].attr("any")().cast<bool>()) return false;
         continue;
       }
@@ -837,31 +899,30 @@ private:
 
   // ---- the update
 
-  // What multiplies every gradient, beside its sign.
-  struct Scaling {
-    double unscale = 1, clip = 1;
-    bool found_inf = false;
-  };
+  // What torch.amp.GradScaler left on the optimizer, or None.
+  py::object left_by_scaler(py::handle owner, PyObject* name) const {
+    return options_.amp ? py::object(py::getattr(owner, name, py::none())) : py::none();
+  }
 
-  // What torch.amp.GradScaler left on the optimizer.
+  static double number_of(const py::object& given) {
+    const double number = PyFloat_AsDouble(given.ptr());
+    if (number == -1 && PyErr_Occurred()) throw py::error_already_set();
+    return number;
+  }
+
+  static double unscale_of(py::handle owner, const py::object& given) {
+    const double scale = number_of(given);
+    if (scale > 0 && std::isfinite(scale)) return 1 / scale;
+    throw py::value_error(type_of(owner) + ": step: grad_scale must be > 0 and finite, got " +
+                          std::to_string(scale) + "; let a GradScaler set it");
+  }
+
   Scaling read_scaling(py::handle owner) const {
     Scaling scaling;
-    if (!options_.amp) return scaling;
-    const auto read = [&](PyObject* name) -> std::optional<double> {
-      const py::object given = py::getattr(owner, name, py::none());
-      if (given.is_none()) return std::nullopt;
-      const double number = PyFloat_AsDouble(given.ptr());
-      if (number == -1 && PyErr_Occurred()) throw py::error_already_set();
-      return number;
-    };
-    if (const auto scale = read(names().grad_scale)) {
-      scaling.unscale = 1 / *scale;
-      if (!(*scale > 0 && std::isfinite(*scale))) {
-        throw py::value_error(type_of(owner) + ": step: grad_scale must be > 0 and finite, got " +
-                              std::to_string(*scale) + "; let a GradScaler set it");
-      }
-    }
-    if (const auto found = read(names().found_inf)) scaling.found_inf = *found != 0;
+    const py::object scale = left_by_scaler(owner, names().grad_scale);
+    if (!scale.is_none()) scaling.unscale = unscale_of(owner, scale);
+    const py::object found = left_by_scaler(owner, names().found_inf);
+    if (!found.is_none()) scaling.found_inf = number_of(found) != 0;
     return scaling;
   }
 
@@ -879,25 +940,32 @@ private:
     return norm;
   }
 
-  double power_sum(const double* weights) const {
-    const int count = threads();
+  // `shares`: what each gradient counts; empty: once.
+  double power_sum(const std::vector<double>& shares) const {
+    const std::vector<TensorUpdate>& work = on_this_machine();
+    const int count = threads(work);
+    const double* const weights = shares.empty() ? nullptr : shares.data();
     const py::gil_scoped_release unlocked;
-    return instruction_set().step.power_sum(work_.data(), static_cast<std::int64_t>(work_.size()), weights,
+    return instruction_set().step.power_sum(work.data(), static_cast<std::int64_t>(work.size()), weights,
                                             options_.norm, count);
   }
 
-  double finished(double sum) const { return options_.norm == NormKind::two ? root(sum) : sum; }
+  std::vector<double> shares(py::handle owner) const {
+    std::vector<double> result;
+    for (const std::size_t index : todo_) {
+      result.push_back(owner.attr("_share_of")(params_[index].object).cast<double>());
+    }
+    return result;
+  }
 
   // `spoilt` makes it infinite on all ranks; `made` becomes true on all if it is on one.
-  double norm_over_ranks(py::handle owner, bool spoilt, bool& made) const {
-    std::vector<double> weights;
-    for (const std::size_t index : todo_) {
-      weights.push_back(owner.attr("_share_of")(params_[index].object).cast<double>());
-    }
-    const double sum = spoilt ? infinity() : power_sum(weights.data());
+  double norm_over_ranks(py::handle owner, bool spoilt, bool& made) {
+    const double sum = spoilt             ? infinity()
+                       : devices_.empty() ? power_sum(shares(owner))
+                                          : sum_everywhere(shares(owner));
     const py::tuple joined = owner.attr("_over_ranks")(sum, made, options_.norm == NormKind::infinity);
     made = joined[1].cast<bool>();
-    return finished(joined[0].cast<double>());
+    return norm_of(options_.norm, joined[0].cast<double>());
   }
 
   double current_ema_decay(py::handle owner) {
@@ -915,47 +983,12 @@ private:
     return decay;
   }
 
-  // What every tensor of a group shares.
-  Numbers numbers_of(const Group& group, double base, const Scaling& scaling, double ema_decay) const {
-    Numbers n{};
-    const double rate = group.value[lr], weight = group.value[weight_decay];
-    n.grad_scale = (group.maximize ? -1 : 1) * scaling.unscale * scaling.clip;
-    n.grad_limit = options_.max_grad_value > 0 ? options_.max_grad_value : infinity();
-    const bool decoupled = options_.rule == Rule::lion || (options_.rule == Rule::adam && group.decoupled);
-    switch (options_.decay == DecayMode::own ? decoupled ? DecayMode::decoupled : DecayMode::l2
-                                             : options_.decay) {
-      case DecayMode::own:
-      case DecayMode::l2:
-        n.coupled = weight;
-        break;
-      case DecayMode::cautious:
-        n.cautious = true;
-        [[fallthrough]];
-      case DecayMode::decoupled:
-        n.decay = rate * weight;
-        break;
-      case DecayMode::composer:
-        n.decay = base > 0 ? rate / base * weight : 0;
-        break;
-      case DecayMode::timm:
-        n.decay = base > 0 ? rate * (rate / base) * weight : 0;
-        break;
-    }
-    n.step_size = rate;
-    n.beta1 = group.value[beta1], n.beta2 = group.value[beta2];
-    n.epsilon = group.eps;
-    n.amsgrad = group.amsgrad;
-    n.momentum = group.value[momentum], n.undampened = 1 - group.dampening;
-    n.nesterov = group.nesterov;
-    n.ema = ema_decay;
-    return n;
-  }
-
   // Addresses of the state and the numbers of every tensor.
   void prepare(const Scaling& scaling, double ema_decay) {
     Numbers shared{};
-    std::size_t group = groups_.size();                   // none yet
-    double beta1 = -1, beta2 = -1, bias1 = 0, bias2 = 0;  // of the tensor before: most share them
+    std::size_t group = groups_.size();  // none yet
+    BiasCorrection bias{};               // of the tensor before: most share it
+    double beta1 = -1, beta2 = -1;
     std::int64_t steps = -1;
     Mask mask = 0;
     for (std::size_t i = 0; i < work_.size(); ++i) {
@@ -964,7 +997,7 @@ private:
       TensorUpdate& update = work_[i];
       if (group_of_[index] != group) {
         group = group_of_[index];
-        shared = numbers_of(groups_[group], bases_.empty() ? 0 : bases_[group], scaling, ema_decay);
+        shared = numbers_of(options_, groups_[group].value, groups_[group], scaling, ema_decay);
         mask = needed(groups_[group]);
       }
       const bool half = update.format[param] == Format::bfloat16 || update.format[param] == Format::float16;
@@ -974,42 +1007,43 @@ private:
         update.format[o] = state.format[o];
       }
       update.rule = options_.rule;
+      update.zero_grad = options_.zero_grads && !zero_late_;
+      update.param_at_random = options_.stochastic_rounding && update.format[param] == Format::bfloat16 &&
+                               !options_.master_weights;
+      if (state.device != on_cpu) continue;  // the device knows its numbers
       update.numbers = shared;
       if (options_.rule == Rule::adam) {
         if (steps != state.steps || beta1 != shared.beta1 || beta2 != shared.beta2) {
           steps = state.steps, beta1 = shared.beta1, beta2 = shared.beta2;
-          bias1 = bias_correction(beta1, static_cast<double>(steps + 1));
-          bias2 = 1 / root(bias_correction(beta2, static_cast<double>(steps + 1)));
+          bias = bias_corrections(shared, static_cast<double>(steps + 1));
         }
-        update.numbers.step_size = shared.step_size / bias1;
-        update.numbers.bias2 = bias2;
+        correct(update.numbers, bias);
       }
       update.numbers.first_momentum = state.fresh_momentum;
       update.fresh_ema = state.fresh_ema;
       update.fresh_master = state.fresh_master;
-      update.zero_grad = options_.zero_grads && !zero_late_;
-      const auto word = [&](std::size_t k) {
-        return hash_words(options_.seed, static_cast<std::uint64_t>(state.steps),
-                          static_cast<std::uint32_t>(4 * index + k));
-      };
-      if (state.format[first] == Format::bfloat16) update.state_bits = {word(0), word(1)};
-      update.param_at_random = options_.stochastic_rounding && update.format[param] == Format::bfloat16 &&
-                               !options_.master_weights;
-      if (update.param_at_random) update.param_bits = {word(2), word(3)};
+      const bool state_at_random = state.format[first] == Format::bfloat16;
+      if (state_at_random || update.param_at_random) {
+        const Streams bits = streams_of(options_.seed, state.steps, static_cast<std::uint32_t>(index));
+        update.state_bits = bits.state, update.param_bits = bits.param;
+      }
     }
   }
 
   void collect_buffers(py::handle owner, double ema_decay) {
     buffer_work_.clear();
     buffer_strided_.clear();
+    buffer_devices_.clear();
     View to, held;
     for (const auto& [tensor, average] : buffers_) {
       if (!read_view(tensor.ptr(), to) || !read_view(average.ptr(), held) || to.dims != held.dims ||
-          !std::equal(to.shape, to.shape + to.dims, held.shape)) {
+          to.device != held.device || !std::equal(to.shape, to.shape + to.dims, held.shape)) {
         throw py::value_error(type_of(owner) +
                               ": step: a tensor of ema_buffers has another shape or no memory now; "
                               "make the optimizer anew");
       }
+      buffer_devices_.push_back(to.device);
+      if (to.device != on_cpu) devices_.at(to.device, options_);
       buffer_work_.emplace_back();
       TensorUpdate& update = buffer_work_.back();
       update = TensorUpdate();
@@ -1027,24 +1061,33 @@ private:
     for (Layout& layout : buffer_strided_) buffer_work_[layout.work].strided = layout.strided();
   }
 
-  void run() {
-    const int count = threads();
+  const std::vector<TensorUpdate>& on_this_machine() const { return devices_.empty() ? work_ : cpu_work_; }
+
+  void run() const {
+    const std::vector<TensorUpdate>& work = on_this_machine();
+    const std::vector<TensorUpdate>& buffers = devices_.empty() ? buffer_work_ : cpu_buffers_;
+    const int count = threads(work);
     const py::gil_scoped_release unlocked;
     const auto step = instruction_set().step.step;
-    step(work_.data(), static_cast<std::int64_t>(work_.size()), count);
-    if (!buffers_.empty()) step(buffer_work_.data(), static_cast<std::int64_t>(buffer_work_.size()), 1);
+    step(work.data(), static_cast<std::int64_t>(work.size()), count);
+    if (!buffers.empty()) step(buffers.data(), static_cast<std::int64_t>(buffers.size()), 1);
   }
 
   // Zeroes the gradients in work_, and nothing else.
   void run_zeroing() {
-    for (TensorUpdate& update : work_) {
+    buffer_work_.clear();
+    if (!devices_.empty()) {
+      describe({});
+      zero_on_devices();
+    }
+    for (TensorUpdate& update : devices_.empty() ? work_ : cpu_work_) {
       char* const address = update.at[grad];
       std::fill(update.at, update.at + operands, nullptr);
       update.at[grad] = address;
       update.rule = Rule::none;
       update.zero_grad = true;
     }
-    buffer_work_.clear();
+    cpu_buffers_.clear();
     run();
     zero_negated();
   }
@@ -1058,13 +1101,378 @@ private:
   // As many threads as torch uses, if each gets enough elements to be worth its start: as many as torch gives
   // to one at least, and of small tensors more, for what describes them is longer than they are (400 x 256
   // elements take two threads as long as one).
-  int threads() const {
+  static int threads(const std::vector<TensorUpdate>& work) {
     constexpr std::int64_t small = 1 << 12, worth_a_thread = 1 << 15, worth_of_small = 1 << 17;
     std::int64_t total = 0;
-    for (const TensorUpdate& update : work_) total += update.count;
-    const bool all_small = total < small * static_cast<std::int64_t>(work_.size());
+    for (const TensorUpdate& update : work) total += update.count;
+    const bool all_small = total < small * static_cast<std::int64_t>(work.size());
     const std::int64_t share = all_small ? worth_of_small : worth_a_thread;
     return static_cast<int>(std::clamp<std::int64_t>(total / share, 1, usable_threads()));
+  }
+
+  // ---- on devices
+
+  // The device that everything lies on: it decides by itself what comes of an update. Null where the host has
+  // to, since others must do the same.
+  OnDevice* lone_device() const {
+    if (devices_.size() != 1) return nullptr;
+    OnDevice* const device = devices_.begin()->get();
+    const auto elsewhere = [&](const State& state) { return state.device != device->index; };
+    for (const Param& p : params_) {
+      if (p.state.step != nullptr && elsewhere(p.state)) return nullptr;
+    }
+    for (const std::size_t index : todo_) {
+      if (elsewhere(params_[index].state)) return nullptr;
+    }
+    View view;
+    for (const auto& [tensor, _] : buffers_) {
+      if (read_view(tensor.ptr(), view) && view.device != device->index) return nullptr;
+    }
+    return device;
+  }
+
+  // A number in the device's memory, which then need not be known here; null where it lies elsewhere.
+  static const void* there(const OnDevice* device, const py::object& given, Format& format) {
+    View view;
+    if (device == nullptr || !is_plain(given) || !read_view(given.ptr(), view)) return nullptr;
+    const bool serves = view.device == device->index && view.count == 1 &&
+                        (view.format == Format::float32 || view.format == Format::float64);
+    format = view.format;
+    return serves ? view.at : nullptr;
+  }
+
+  static const float* float_there(const OnDevice* device, const py::object& given) {
+    Format format;
+    const void* const at = there(device, given, format);
+    return format == Format::float32 ? static_cast<const float*>(at) : nullptr;
+  }
+
+  bool update_on_devices(py::handle owner, const py::object& given_norm, double ema_decay) {
+    const py::object scale = left_by_scaler(owner, names().grad_scale);
+    const py::object found = left_by_scaler(owner, names().found_inf);
+    collect(owner);
+    OnDevice* const lone = lone_device();
+    if (lone == nullptr) reconcile();
+    require_capturable(owner, lone);
+    cuda::StepInputs inputs;
+    inputs.phase = phase_;
+    Scaling scaling;
+    std::optional<double> norm;
+    bool ran = false;  // code of others, for a number that lies elsewhere
+    if (!scale.is_none() && (inputs.grad_scale = float_there(lone, scale)) == nullptr) {
+      scaling.unscale = unscale_of(owner, scale);
+      ran = true;
+    }
+    if (!found.is_none() && (inputs.found_inf = float_there(lone, found)) == nullptr) {
+      scaling.found_inf = number_of(found) != 0;
+      ran = true;
+    }
+    if (!given_norm.is_none() &&
+        (inputs.given_norm_at = there(lone, given_norm, inputs.given_norm_format)) == nullptr) {
+      norm = read_norm(owner, given_norm);
+      ran = true;
+    }
+    if (ran) collect(owner);
+    bool made = !work_.empty();
+    if (given_norm.is_none() && (options_.max_grad_norm > 0 || options_.amp)) {
+      if (sharded_ && lone != nullptr) {
+        inputs.joined = join_over_ranks(owner, *lone, scaling.found_inf, found, made);
+        collect(owner);
+      } else if (sharded_) {
+        norm = norm_over_ranks(owner, scaling.found_inf, made) * scaling.unscale;
+        collect(owner);
+      } else if (made && lone != nullptr) {
+        inputs.take_norm = true;
+      } else if (made) {
+        norm = norm_of(options_.norm, sum_everywhere({})) * scaling.unscale;
+      }
+    }
+    if (!made && inputs.joined == nullptr) return false;
+    compare(norm, scaling);
+    if (inputs.joined != nullptr) scaling.found_inf = false;  // it is part of what was joined
+    inputs.unscale = scaling.unscale;
+    if (norm) inputs.given_norm = *norm;
+    return make(owner, scaling, ema_decay, inputs);
+  }
+
+  void require_capturable(py::handle owner, const OnDevice* lone) const {
+    if (!devices_.capturing()) return;
+    if (lone == nullptr) {
+      throw std::runtime_error(type_of(owner) +
+                               ": step: parameters on several devices cannot be captured in a "
+                               "CUDA graph; make one optimizer per device");
+    }
+    for (const std::size_t index : todo_) {
+      if (params_[index].state.step == nullptr) refuse_first(owner);
+    }
+  }
+
+  [[noreturn]] static void refuse_first(py::handle owner) {
+    throw std::runtime_error(type_of(owner) +
+                             ": step: a first step, which makes the state, cannot be captured "
+                             "in a CUDA graph; make one step before the capture");
+  }
+
+  // State is made, and copied, once; a graph would do it again at every replay.
+  void require_no_capture(py::handle owner, int device) {
+    if (devices_.at(device, options_).is_capturing()) refuse_first(owner);
+  }
+
+  // Sorts work_ and buffer_work_ by where their tensors lie. `shares`: see power_sum().
+  void describe(const std::vector<double>& shares) {
+    for (const auto& device : devices_) device->work.clear();
+    cpu_work_.clear();
+    cpu_buffers_.clear();
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < work_.size(); ++i) {
+      const std::size_t index = todo_[i];
+      const State& state = params_[index].state;
+      const bool is_strided = next < strided_.size() && strided_[next].work == i;
+      const Layout* layout = is_strided ? &strided_[next++] : nullptr;
+      if (state.device == on_cpu) {
+        cpu_work_.push_back(work_[i]);
+        continue;
+      }
+      OnDevice& device = devices_.at(state.device, options_);
+      cuda::DeviceTensor& tensor = add(device, work_[i], layout);
+      tensor.step = state.step;
+      tensor.share = shares.empty() ? 1 : shares[i];
+      tensor.group = static_cast<std::int32_t>(group_of_[index]);
+      tensor.slot = static_cast<std::int32_t>(index);
+      tensor.place = static_cast<std::uint32_t>(index);
+      tensor.zero_grad = work_[i].zero_grad;
+      tensor.param_at_random = work_[i].param_at_random;
+    }
+    next = 0;
+    for (std::size_t i = 0; i < buffer_work_.size(); ++i) {
+      const bool is_strided = next < buffer_strided_.size() && buffer_strided_[next].work == i;
+      const Layout* layout = is_strided ? &buffer_strided_[next++] : nullptr;
+      if (buffer_devices_[i] == on_cpu) {
+        cpu_buffers_.push_back(buffer_work_[i]);
+        continue;
+      }
+      cuda::DeviceTensor& tensor = add(devices_.at(buffer_devices_[i], options_), buffer_work_[i], layout);
+      tensor.slot = static_cast<std::int32_t>(params_.size() + i);
+      tensor.averaged_only = true;
+    }
+  }
+
+  // What the device reads of an update; the rest is zero.
+  cuda::DeviceTensor& add(OnDevice& device, const TensorUpdate& update, const Layout* layout) const {
+    cuda::DeviceWork& work = device.work;
+    cuda::DeviceTensor tensor;
+    std::memset(&tensor, 0, sizeof tensor);  // also between its members: tables are compared by their bytes
+    std::copy(update.at, update.at + operands, tensor.at);
+    std::copy(update.format, update.format + operands, tensor.format);
+    tensor.count = update.count;
+    tensor.strided = -1;
+    if (layout != nullptr) {
+      const std::vector<std::int64_t>& numbers = layout->numbers();
+      tensor.strided = static_cast<std::int64_t>(work.layouts.size());
+      work.layouts.push_back(static_cast<std::int64_t>(numbers.size() / 4));
+      work.layouts.insert(work.layouts.end(), numbers.begin(), numbers.end());
+    }
+    const bool averages = update.at[first] != nullptr;
+    const Format real = is_double(update) ? Format::float64 : Format::float32;
+    const cuda::Kind kind = update.rule == Rule::adam
+                                ? update.at[top] != nullptr ? cuda::Kind::amsgrad : cuda::Kind::adam
+                            : update.rule == Rule::sgd  ? averages ? cuda::Kind::momentum : cuda::Kind::sgd
+                            : update.rule == Rule::lion ? cuda::Kind::lion
+                                                        : cuda::Kind::none;
+    const bool stateless = kind == cuda::Kind::none || kind == cuda::Kind::sgd;
+    work.codes.push_back(cuda::code_of(
+        {kind, update.format[param], !stateless && update.format[first] != real, layout != nullptr}));
+    work.tensors.push_back(tensor);
+    return work.tensors.back();
+  }
+
+  // Sends a device what it does not know yet, with its next launch.
+  void tell(OnDevice& device) {
+    const std::size_t count = groups_.size();
+    if (!device.step.fits(count, params_.size() + buffers_.size())) {
+      device.step.reset(count, params_.size() + buffers_.size());
+      device.skips_known = 0;
+      device.tell_all = true;
+    }
+    if (device.tell_all) {
+      const Row* rows[hypers + 1] = {};
+      for (int h = 0; h < hypers; ++h) {
+        if (rows_[h]) rows[h] = &rows_[h].cast<const RowObject&>();
+      }
+      if (ema_row_) rows[cuda::ema_row] = &ema_row_.cast<const RowObject&>();
+      device.step.set_rows(rows);
+      device.step.set_position(position_);
+      device.told.assign(count * hypers, 0);
+      for (std::size_t i = 0; i < buffers_.size(); ++i) {
+        device.step.edit(cuda::SlotEdit{static_cast<std::int32_t>(params_.size() + i),
+                                        fresh_buffers_ ? cuda::fresh_ema : std::uint32_t{0}, 0});
+      }
+    }
+    constants_.assign(groups_.begin(), groups_.end());
+    device.step.set_constants(constants_);
+    tell_hypers(device);
+    for (std::size_t i = 0; i < params_.size(); ++i) {
+      State& state = params_[i].state;
+      if (state.step == nullptr || state.device != device.index || (state.told && !device.tell_all)) continue;
+      const std::uint32_t fresh = (state.fresh_momentum ? cuda::fresh_momentum : 0u) |
+                                  (state.fresh_ema ? cuda::fresh_ema : 0u) |
+                                  (state.fresh_master ? cuda::fresh_master : 0u);
+      device.step.edit(cuda::SlotEdit{static_cast<std::int32_t>(i), fresh, state.steps});
+      state.told = true;
+    }
+    device.tell_all = false;
+  }
+
+  void tell_hypers(OnDevice& device) {
+    bool any_tensor = false;
+    lr_tensors_.assign(groups_.size(), cuda::LrTensor{});
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      const Group& group = groups_[g];
+      View view;
+      const bool beside =
+          group.lr_tensor && read_view(group.lr_tensor.ptr(), view) && view.device == device.index;
+      if (beside) lr_tensors_[g] = {view.at, view.format};
+      any_tensor |= beside;
+      for (int h = 0; h < hypers; ++h) {
+        if (!has(options_.rule, h) || (h == lr && beside)) continue;
+        double& told = device.told[g * hypers + static_cast<std::size_t>(h)];
+        const double value = h == lr && group.lr_tensor ? number_of(group.lr_tensor) : group.value[h];
+        const bool by_itself = is_scheduled(g, h) && group.holds_written(h);
+        const bool known = by_itself || (!is_scheduled(g, h) && bits_of(told) == bits_of(value));
+        if (known && !device.tell_all) continue;
+        device.step.edit(cuda::HyperEdit{static_cast<std::int32_t>(g), h, value});
+        told = value;
+      }
+    }
+    if (!any_tensor) lr_tensors_.clear();
+    device.step.set_lr_tensors(lr_tensors_);
+  }
+
+  bool is_scheduled(std::size_t group, int hyper) const {
+    return rows_[hyper] && !std::isnan(rows_[hyper].cast<const RowObject&>().scale[group]);
+  }
+
+  // True where the launches were captured in a graph instead of made.
+  bool run_devices(const cuda::StepInputs& inputs) {
+    const bool capturing = devices_.capturing();
+    for (const auto& device : devices_) {
+      tell(*device);
+      device->step.load(device->work, inputs.take_norm, false);
+      device->on = device->stream();
+    }
+    {
+      const py::gil_scoped_release unlocked;
+      for (const auto& device : devices_) {
+        const bool idle = device->work.tensors.empty() && inputs.phase != cuda::Phase::whole;
+        if (!idle) device->step.step(device->on, device->work, inputs);
+      }
+    }
+    const bool has_norm = inputs.take_norm || inputs.joined != nullptr || inputs.given_norm_at != nullptr;
+    norm_taken_ |= has_norm || !std::isnan(inputs.given_norm);
+    behind_ |= has_norm || inputs.found_inf != nullptr || capturing;
+    return capturing;
+  }
+
+  void advance_devices() {
+    cuda::StepInputs inputs;
+    inputs.phase = cuda::Phase::advance;
+    for (const auto& device : devices_) {
+      device->work.clear();
+      tell(*device);
+      device->step.load(device->work, false, false);
+      device->step.step(device->stream(), device->work, inputs);
+    }
+  }
+
+  void zero_on_devices() {
+    for (const auto& device : devices_) {
+      if (device->work.tensors.empty()) continue;
+      tell(*device);
+      device->step.load(device->work, false, false);
+      device->step.zero(device->stream(), device->work);
+    }
+  }
+
+  // What NormKind says of all gradients, wherever they lie. The host waits for it.
+  double sum_everywhere(const std::vector<double>& shares) {
+    buffer_work_.clear();
+    describe(shares);
+    std::vector<double> of_cpu;
+    for (std::size_t i = 0; i < shares.size(); ++i) {
+      if (params_[todo_[i]].state.device == on_cpu) of_cpu.push_back(shares[i]);
+    }
+    double all = power_sum(of_cpu);
+    for (const auto& device : devices_) {
+      if (device->work.tensors.empty()) continue;
+      tell(*device);
+      device->step.load(device->work, true, true);
+      const double one = device->step.sum(device->stream(), device->work);
+      const bool larger = one > all || one != one;
+      all = options_.norm == NormKind::infinity ? larger ? one : all : all + one;
+    }
+    return all;
+  }
+
+  // The address of what all ranks' gradients come to, on the device.
+  const double* join_over_ranks(py::handle owner, OnDevice& device, bool spoilt, const py::object& found,
+                                bool made) {
+    if (!joined_) joined_ = owner.attr("_room")(device.index, 2, py::arg("numbers") = true);
+    View view;
+    if (!read_view(joined_.ptr(), view)) throw std::runtime_error("step: torch gave no memory");
+    buffer_work_.clear();
+    describe(shares(owner));
+    tell(device);
+    device.step.load(device.work, true, true);
+    auto* const at = reinterpret_cast<double*>(view.at);
+    device.step.join(device.stream(), device.work, made, at);
+    owner.attr("_join_over_ranks")(joined_, spoilt ? py::cast(1.0) : found,
+                                   options_.norm == NormKind::infinity);
+    return at;
+  }
+
+  // What a device has advanced otherwise than the host expected.
+  void take_from(OnDevice& device, cuda::StreamHandle stream) {
+    const std::vector<cuda::Slot> slots = device.step.slots(stream);
+    for (std::size_t i = 0; i < params_.size() && i < slots.size(); ++i) {
+      State& state = params_[i].state;
+      if (state.step == nullptr || !state.told || state.device != device.index) continue;
+      state.steps = std::max<std::int64_t>(slots[i].steps, 0);
+      state.fresh_momentum = (slots[i].fresh & cuda::fresh_momentum) != 0;
+      state.fresh_ema = (slots[i].fresh & cuda::fresh_ema) != 0;
+      state.fresh_master = (slots[i].fresh & cuda::fresh_master) != 0;
+    }
+    if (!buffers_.empty() && params_.size() < slots.size()) {
+      fresh_buffers_ = (slots[params_.size()].fresh & cuda::fresh_ema) != 0;
+    }
+    const std::vector<double> values = device.step.values(stream);
+    for (std::size_t g = 0; g < groups_.size() && (g + 1) * hypers <= values.size(); ++g) {
+      Group& group = groups_[g];
+      const auto value = [&](int h) {  // NaN: nothing to write
+        return is_scheduled(g, h) && group.holds_written(h) ? values[g * hypers + static_cast<std::size_t>(h)]
+                                                            : std::numeric_limits<double>::quiet_NaN();
+      };
+      for (const int h : {lr, weight_decay, momentum}) {
+        if (h == lr && group.lr_tensor) continue;
+        if (const double given = value(h); !std::isnan(given)) group.write(h, given);
+      }
+      const double betas[2] = {value(beta1), value(beta2)};
+      if (!std::isnan(betas[0]) || !std::isnan(betas[1])) group.write_betas(betas[0], betas[1]);
+    }
+  }
+
+  // After move_to: lrs that lie in tensors are written now, and graphs, which may be replayed before the next
+  // step, learn of it now.
+  void move_devices(py::handle owner) {
+    devices_.tell_all();
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      if (groups_[g].lr_tensor && is_scheduled(g, lr)) groups_[g].lr_tensor.attr("fill_")(values_[lr][g]);
+    }
+    if (!devices_.captured()) return;
+    refresh_groups(owner);
+    for (const auto& device : devices_) {
+      tell(*device);
+      device->step.flush(device->stream());
+    }
   }
 
   // Leaves in every group what the next update will use.
@@ -1082,7 +1490,8 @@ private:
     for (std::size_t i = 0; i < groups_.size(); ++i) {
       Group& group = groups_[i];
       const auto scheduled = [&](int h) {  // NaN: nothing to write
-        const bool kept = keep_written && group.was_written(h) && !group.holds_written(h);
+        const bool kept =
+            (keep_written && group.was_written(h) && !group.holds_written(h)) || (h == lr && group.lr_tensor);
         return rows_[h] && !kept ? values_[h][i] : std::numeric_limits<double>::quiet_NaN();
       };
       for (const int h : {lr, weight_decay, momentum}) {
@@ -1119,6 +1528,9 @@ private:
       return &strided_;
     }
 
+    // Lengths, then strides of parameter, gradient and everything else.
+    const std::vector<std::int64_t>& numbers() const { return numbers_; }
+
     std::size_t work;
 
   private:
@@ -1150,14 +1562,24 @@ private:
   std::vector<std::size_t> group_of_;  // per parameter
   bool sharded_ = false;               // any of them
 
+  Devices devices_;
+  cuda::Phase phase_ = cuda::Phase::whole;
+  bool behind_ = false;      // the one device may have come to something else than the host expects
+  bool norm_taken_ = false;  // by that device
+  py::object joined_;        // a tensor there, which ranks join their gradients in
+
   // One step's work, kept to be reused: entry i of todo_ and grads_ belongs to work_[i].
   std::vector<TensorUpdate> work_, buffer_work_;
+  std::vector<TensorUpdate> cpu_work_, cpu_buffers_;  // of these, where some lie on devices
+  std::vector<int> buffer_devices_;
   std::vector<std::size_t> todo_;
   std::vector<py::object> grads_, negated_;
   std::vector<Layout> strided_, buffer_strided_;
   std::vector<Extent> extents_;  // of the gradients at the step before
   bool extents_known_ = false, zero_late_ = false;
   std::vector<double> values_[hypers], scratch_;
+  std::vector<Constants> constants_;
+  std::vector<cuda::LrTensor> lr_tensors_;
 };
 
 template <class Value>
@@ -1194,7 +1616,7 @@ Engine* make_engine(const std::string& rule, const std::string& decay, double no
 
 }  // namespace
 
-// Why the step cannot use a CPU tensor; empty where it can.
+// Why the step cannot use a tensor; empty where it can.
 std::string unreadable(const py::object& given) {
   const py::object tensor = is_sharded(given) ? shard_of(given) : given;
   dlpack::Tensor view;
@@ -1210,14 +1632,45 @@ std::string unreadable(const py::object& given) {
   }
   Format format;
   bool complex = false;
-  if (!find_format(view.dtype, format, complex) || view.device.type != dlpack::cpu) {
-    return "must be a floating or complex tensor in CPU memory; convert it first";
+  int device = on_cpu;
+  if (!find_format(view.dtype, format, complex) || !find_device(view.device, device)) {
+    return "must be a floating or complex tensor in the memory of the CPU or of a CUDA device; convert it "
+           "first";
   }
   return "";
 }
 
+namespace {
+
+int device_of(const py::object& given) {
+  View view;
+  return read_view((is_sharded(given) ? shard_of(given) : given).ptr(), view) ? view.device : on_cpu;
+}
+
+void require_device(int index) {
+  const auto [major, minor] = cuda::Device::at(index).capability();
+  py::module_::import("fastsched._kernels").attr("require")(py::make_tuple(major, minor));
+}
+
+void use_exchange(const py::object& capsule) {
+  const dlpack::Exchange* const table = capsule.is_none() ? nullptr : dlpack::exchange_of(capsule);
+  if (!capsule.is_none() && table == nullptr) {
+    throw py::type_error("use_exchange: must be a capsule of a DLPack exchange table or None, got " +
+                         type_of(capsule));
+  }
+  dlpack::exchange_in_use() = table;
+}
+
+}  // namespace
+
 void bind_optimizer(py::module_& m) {
   m.def("unreadable", &unreadable, py::arg("tensor"));
+  m.def("device_of", &device_of, py::arg("tensor"),
+        "The index of the CUDA device that a tensor lies on; -1 for the CPU and what cannot be read.");
+  m.def("require_device", &require_device, py::arg("index"),
+        "Raises where kernels cannot be made for a CUDA device, or run there.");
+  m.def("use_exchange", &use_exchange, py::arg("capsule"),
+        "Reads tensors through another DLPack exchange table, for tests; None: through torch's again.");
   py::class_<Engine>(m, "Engine", "The native half of one optimizer.")
       .def(py::init(&make_engine), py::kw_only(), py::arg("rule"), py::arg("weight_decay_mode") = "",
            py::arg("norm_type") = 2.0, py::arg("max_grad_norm") = 0.0, py::arg("max_grad_value") = 0.0,
@@ -1228,6 +1681,7 @@ void bind_optimizer(py::module_& m) {
       .def_property_readonly("updates", &Engine::updates)
       .def_property_readonly("skipped", &Engine::skipped)
       .def_property_readonly("grad_norm", &Engine::grad_norm)
+      .def("reconcile_groups", &Engine::reconcile_groups)
       .def_property("lent", &Engine::lent, &Engine::set_lent)
       .def("step", &Engine::step, py::arg("owner"), py::arg("grad_norm") = py::none())
       .def("step_one", &Engine::step_one, py::arg("owner"), py::arg("param"), py::arg("index"))

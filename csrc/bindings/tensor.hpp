@@ -85,9 +85,19 @@ inline Overlap overlap(int dims, const std::int64_t* shape, const std::int64_t* 
 
 // ---- reading
 
-// A tensor in CPU memory. A complex one is seen as torch.view_as_real sees it: a last dimension of 2.
+constexpr int on_cpu = -1;
+
+// False where the engine does not reach that memory.
+inline bool find_device(dlpack::Device given, int& device) {
+  device = given.type == dlpack::cpu ? on_cpu : given.index;
+  return given.type == dlpack::cpu || given.type == dlpack::cuda;
+}
+
+// A tensor in the memory of the CPU or of a CUDA device. A complex one is seen as torch.view_as_real sees it:
+// a last dimension of 2.
 struct View {
   char* at;
+  int device;  // of CUDA; on_cpu
   Format format;
   int dims;
   bool complex;
@@ -155,7 +165,7 @@ inline bool read_view(PyObject* object, View& view) {
     return false;
   }
   view.count = tensor.count();
-  if (!find_format(tensor.dtype, view.format, view.complex) || tensor.device.type != dlpack::cpu ||
+  if (!find_format(tensor.dtype, view.format, view.complex) || !find_device(tensor.device, view.device) ||
       (tensor.data == nullptr && view.count != 0)) {
     return false;
   }
@@ -196,9 +206,21 @@ inline Memory zeros(std::size_t bytes) {
   return Memory(raw + shift, [raw](char*) { std::free(raw); });
 }
 
-// A CPU torch tensor over `data` inside `memory`; the layout is one of a View. torch cannot resize its
-// storage, so the address stays good.
-inline pybind11::object tensor_over(const Memory& memory, void* data, Format format, bool complex,
+// The memory of a torch tensor, which lives as long as anybody uses it; torch lets go of tensors from any
+// thread.
+inline Memory memory_of(pybind11::object tensor, void* at) {
+  PyObject* const held = tensor.release().ptr();
+  return Memory(static_cast<char*>(at), [held](char*) {
+    if (!Py_IsInitialized()) return;
+    const PyGILState_STATE gil = PyGILState_Ensure();
+    Py_DECREF(held);
+    PyGILState_Release(gil);
+  });
+}
+
+// A torch tensor over `data` inside `memory`, which lies on `device`; the layout is one of a View. torch
+// cannot resize its storage, so the address stays good.
+inline pybind11::object tensor_over(const Memory& memory, void* data, int device, Format format, bool complex,
                                     const std::vector<std::int64_t>& shape,
                                     const std::vector<std::int64_t>& strides) {
   struct Lease : dlpack::ManagedTensor {
@@ -226,8 +248,9 @@ inline pybind11::object tensor_over(const Memory& memory, void* data, Format for
                             : format == Format::bfloat16 ? dlpack::brain_floating
                                                          : dlpack::floating;
   const auto bits = static_cast<std::uint8_t>(bytes_of(format) * (complex ? 16 : 8));
-  lease->tensor = {
-      data, {dlpack::cpu, 0}, static_cast<std::int32_t>(dims), {code, bits, 1}, sizes, sizes + dims, 0};
+  const dlpack::Device place =
+      device == on_cpu ? dlpack::Device{dlpack::cpu, 0} : dlpack::Device{dlpack::cuda, device};
+  lease->tensor = {data, place, static_cast<std::int32_t>(dims), {code, bits, 1}, sizes, sizes + dims, 0};
   void* object = nullptr;
   if (dlpack::exchange().object_from_managed(lease.get(), &object) != 0) throw pybind11::error_already_set();
   lease.release();

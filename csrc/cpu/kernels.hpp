@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "numbers.hpp"
 #include "program.hpp"
 #include "tensors.hpp"
 
@@ -31,8 +32,6 @@ struct TableKernels {
   void (*table_f64)(const TableRequest& request, double* out);
   void (*table_f32)(const TableRequest& request, float* out);
 };
-
-enum class NormKind : int { one, two, infinity };
 
 struct StepKernels {
   // One update of every tensor in `work` (see tensors.hpp), spread over `threads` threads in equal shares of
