@@ -14,6 +14,7 @@ from fastsched._check import LARGEST_SAMPLES, Number, shown
 from fastsched.schedule import Schedule
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.float64]
@@ -63,31 +64,16 @@ class Comparison:
     def _at(self, step: int) -> str:
         return f"at {step}: {self.a[step]:.17g} and {self.b[step]:.17g}"
 
-    def plot(self) -> Figure:
-        """Both curves, and below them their difference ``b - a``: a matplotlib Figure.
+    def plot(self, *, ax: Sequence[Axes] | None = None, log: bool | None = None) -> Figure:
+        """Both curves, and below them their difference ``b - a``: a matplotlib Figure, of ``ax`` if those are given.
 
+        ``ax``: two Axes. ``log``: whether the curves have a logarithmic scale; by default as `Schedule.plot` decides.
         ``figure.savefig("picture.png")`` saves it. Errors: ``ImportError`` if matplotlib is not installed.
         """
-        from fastsched.plot import draw, figure
+        from fastsched._plot import plot_comparison
 
-        picture, (above, below) = figure("compare", 2, (2.0, 1.0))
         names = self.names if self.names[0] != self.names[1] else ("a", "b")
-        draw(above, dict(zip(names, (self.a, self.b), strict=True)))
-        draw(below, {"b - a": self.b - self.a}, label="b - a")
-        if self.first is not None:
-            for axes in (above, below):
-                axes.axvline(self.first, color="0.5", linewidth=0.8, zorder=0)
-            below.annotate(
-                f"first difference: update {self.first}",
-                (self.first, 1.0),
-                xycoords=("data", "axes fraction"),
-                xytext=(4, -2),
-                textcoords="offset points",
-                va="top",
-                fontsize="small",
-                color="0.35",
-            )
-        return picture
+        return plot_comparison(dict(zip(names, (self.a, self.b), strict=True)), self.first, ax, log)
 
 
 def compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,10 @@ from fastsched.schedule import (
     read_json,
     tokens_to_plain,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.float64]
 
@@ -263,6 +267,64 @@ class Plan:
 
     def __repr__(self) -> str:
         return f"<Plan of {self._groups} groups, {self.columns} columns: {', '.join(self._columns)}>"
+
+    @overload
+    def plot(
+        self,
+        steps: int | None = None,
+        name: None = None,
+        *,
+        start: int = 0,
+        ax: Sequence[Axes] | None = None,
+        log: bool | None = None,
+        marks: bool = True,
+    ) -> Figure: ...
+    @overload
+    def plot(
+        self,
+        steps: int | None = None,
+        *,
+        name: str,
+        start: int = 0,
+        ax: Axes | None = None,
+        log: bool | None = None,
+        marks: bool = True,
+    ) -> Axes: ...
+    def plot(
+        self,
+        steps: int | None = None,
+        name: str | None = None,
+        *,
+        start: int = 0,
+        ax: Axes | Sequence[Axes] | None = None,
+        log: bool | None = None,
+        marks: bool = True,
+    ) -> Axes | Figure:
+        """Its hyperparameters over ``steps`` updates from ``start`` on, as a matplotlib picture.
+
+        With a ``name``, that hyperparameter: an Axes, ``ax`` if given. Without, a panel for each of `names`: the Figure
+        of them, whose ``axes`` they are, or of ``ax``, an Axes for each. ``steps``: by default those of the longest
+        curve that ends. Groups with the same values share a line; more than 12 different lines become a heat map, each
+        of whose cells shows the value largest in size of its updates (and, of more than 256 groups, of neighbouring
+        groups); grey is a group without the name. Scale, marks and thinning are those of `Schedule.plot`; colours, too,
+        are logarithmic where that reads better. Errors: ``ValueError`` if the name is unknown or nothing says how many
+        steps, ``ImportError`` if matplotlib is not installed.
+
+        >>> from fastsched import Linear
+        >>> plan = Plan([{"lr": 0.1}, {"lr": 0.2}], Linear(1.0, 0.0, steps=100))
+        >>> [text.get_text() for text in plan.plot(name="lr").get_legend().get_texts()]
+        ['group 0', 'group 1']
+        """
+        from fastsched._plot import plot_plan  # needs this module
+
+        picture: Axes | Figure = plot_plan(self, steps, name, start, ax, log, marks)
+        return picture
+
+    def _repr_html_(self) -> str:
+        """The repr beside a small picture of the learning rates, for notebooks."""
+        from fastsched._svg import plan_html  # needs this module
+
+        return plan_html(self)
 
     def to_json(self) -> str:
         """The plan as JSON text, which ``Plan.from_json`` reads. The text is the same wherever it is made."""

@@ -34,6 +34,8 @@ from fastsched._check import (
 from fastsched._program import LARGEST_PROGRAM, Clocked, Curve, Operation, Skipped, Table, compile_program
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from fastsched.lint import Report
 
 Rule = Number | Flag | Choice | Several | Numbers
@@ -375,6 +377,41 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         from fastsched.lint import lint  # needs every kind, and those need this module
 
         return lint(self, groups, steps)
+
+    def plot(
+        self,
+        steps: int | None = None,
+        *,
+        start: int = 0,
+        ax: Axes | None = None,
+        log: bool | None = None,
+        label: str | None = None,
+        marks: bool = True,
+    ) -> Axes:
+        """Its curve over ``steps`` updates from ``start`` on (by default its own length): a matplotlib Axes.
+
+        ``ax``: where to draw, by default a new figure that pyplot does not know; ``axes.figure.savefig("lr.png")``
+        saves it. Labels, a title and curves that ``ax`` has stay; ``label`` names this one in the legend. ``log``: a
+        logarithmic scale or a linear one; by default logarithmic if no value is negative, at most a quarter of them is
+        0, and a quarter of the others is below a thirtieth of the largest. ``marks``: whether to show where phases
+        begin, the warmup, and the last updates of cycles (`cycle_ends`), after which snapshots are taken; more than 32
+        of a kind are left out. Long curves are drawn by their extremes: the least and the largest value of each of 2048
+        columns, of all updates or, if they are more than 2**26, of 64 per column and those where phases meet. Errors:
+        ``ValueError`` if there is no end and ``steps`` is not given, ``ImportError`` if matplotlib is not installed.
+
+        >>> axes = Cosine(steps=90).warmup(10).plot()
+        >>> axes.get_xlabel(), axes.get_yscale(), len(axes.lines[0].get_xdata())
+        ('update', 'linear', 100)
+        """
+        from fastsched._plot import plot_schedule  # needs this module
+
+        return plot_schedule(self, steps, start, ax, log, label, marks)
+
+    def _repr_html_(self) -> str:
+        """The repr beside a small curve, for notebooks."""
+        from fastsched._svg import schedule_html  # needs this module
+
+        return schedule_html(self)
 
     def __mul__(self, other: Any) -> Schedule:
         if isinstance(other, Schedule):
