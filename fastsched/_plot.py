@@ -241,6 +241,7 @@ def plot_comparison(curves: Mapping[str, Floats], first: int | None, ax: Any, lo
     a, b = curves.values()
     draw_curves(above, curves, 0, len(a), log=log, marks=False)
     draw(below, {"b - a": b - a}, label="b - a")
+    below.margins(y=0.25)  # for the words at the top
     if first is not None:
         for axes in (above, below):
             axes.axvline(first, color="0.5", linewidth=0.8, zorder=0)
@@ -254,23 +255,33 @@ def plot_comparison(curves: Mapping[str, Floats], first: int | None, ax: Any, lo
 
 
 def _scale(axes: Axes, values: Sequence[Floats], log: bool | None) -> None:
-    """A scale on which the values can be told apart, and limits that suit it."""
-    log = _outline.logarithmic(values) if log is None else log
+    """A scale on which the values can be told apart, and limits that suit it; the user's own stay."""
+    if log is None:
+        log = axes.get_yscale() == "log" or _outline.logarithmic(values)
+    free = axes.get_autoscaley_on()
+    axes.set_autoscaley_on(False)  # matplotlib's own limits would overflow for the widest curves there are
+    if log:
+        axes.set_yscale("log", nonpositive="clip")
+    elif axes.get_yscale() != "linear":
+        axes.set_yscale("linear")
+    if free:
+        axes.set_ylim(_limits(values, log))
+        axes.set_autoscaley_on(True)
+
+
+def _limits(values: Sequence[Floats], log: bool) -> tuple[float, float]:
+    """The limits of an axis, with room at the top, where the names of phases are written."""
     low, high = _outline.limits(values, log)
     if log:
         bottom, top = math.log10(low), math.log10(high)
         room = 0.06 * (top - bottom) or 0.3
-        # Limits first: matplotlib's own would overflow for the widest curves there are.
-        axes.set_ylim(10.0 ** (bottom - room), 10.0 ** (top + 1.7 * room))
-        axes.set_yscale("log", nonpositive="clip")
-        return
-    axes.set_yscale("linear")
+        return float(10.0 ** (bottom - room)), float(10.0 ** (top + 1.7 * room))
     if 0.0 <= low < 0.5 * high or low == high > 0.0:
         low = 0.0
     elif low == high < 0.0:
         high = 0.0
     room = 0.06 * (high - low) or 1.0
-    axes.set_ylim(low - room, high + 1.7 * room)  # the names of phases are written at the top
+    return low - room, high + 1.7 * room
 
 
 def _label(axes: Axes, text: str) -> None:

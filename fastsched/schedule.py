@@ -391,13 +391,14 @@ class Schedule(_backend.EvaluatorBase):  # type: ignore[misc]
         """Its curve over ``steps`` updates from ``start`` on (by default its own length): a matplotlib Axes.
 
         ``ax``: where to draw, by default a new figure that pyplot does not know; ``axes.figure.savefig("lr.png")``
-        saves it. Labels, a title and curves that ``ax`` has stay; ``label`` names this one in the legend. ``log``: a
-        logarithmic scale or a linear one; by default logarithmic if no value is negative, at most a quarter of them is
-        0, and a quarter of the others is below a thirtieth of the largest. ``marks``: whether to show where phases
-        begin, the warmup, and the last updates of cycles (`cycle_ends`), after which snapshots are taken; more than 32
-        of a kind are left out. Long curves are drawn by their extremes: the least and the largest value of each of 2048
-        columns, of all updates or, if they are more than 2**26, of 64 per column and those where phases meet. Errors:
-        ``ValueError`` if there is no end and ``steps`` is not given, ``ImportError`` if matplotlib is not installed.
+        saves it. Labels, limits, a title and curves that ``ax`` has stay; ``label`` names this one in the legend.
+        ``log``: a logarithmic scale or a linear one; by default logarithmic if no value is negative, at most a quarter
+        of them is 0, and a quarter of the others is below a thirtieth of the largest. ``marks``: whether to show where
+        phases begin, the warmup, and the last updates of cycles (`cycle_ends`), after which snapshots are taken; more
+        than 32 of a kind are left out. Long curves are drawn by their extremes: the least and the largest value of each
+        of 2048 columns, of all updates or, if they are more than 2**26, of 64 per column and those where phases meet.
+        Errors: ``ValueError`` if there is no end and ``steps`` is not given, ``ImportError`` if matplotlib is not
+        installed.
 
         >>> axes = Cosine(steps=90).warmup(10).plot()
         >>> axes.get_xlabel(), axes.get_yscale(), len(axes.lines[0].get_xdata())

@@ -258,12 +258,13 @@ def test_it_draws_into_the_users_axes_and_returns_them():
 
 def test_what_the_user_has_set_stays():
     axes = fresh()
-    axes.set(title="mine", xlabel="time", ylabel="rate", xlim=(3, 5))
+    axes.set(title="mine", xlabel="time", ylabel="rate", xlim=(3, 5), yscale="log", ylim=(0.25, 4.0))
     axes.xaxis.set_major_formatter("{x:.1f}")
     COSINE.plot(ax=axes)
     COSINE.plot(ax=axes, label="a name that is too long to be inside the picture")
     texts = axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), axes.get_xlim()
     assert texts == ("mine", "time", "rate", (3.0, 5.0))
+    assert (axes.get_yscale(), axes.get_ylim()) == ("log", (0.25, 4.0))
     assert axes.xaxis.get_major_formatter()(2.0) == "2.0"
 
 
