@@ -484,22 +484,28 @@ def _stacks(model: nn.Module) -> list[_Stack]:
 
 
 def _rows(model: nn.Module) -> list[_Row]:
-    lists = _untold(_block_lists(model))
-    rows: dict[str, _Row] = {}
-    for path, found in lists:  # the lists of a model's stages differ in a number
-        rows.setdefault(re.sub(r"\d+", "#", path), []).append((path, found))
-    repeated = [row for name, row in rows.items() if _length(row) > 1 or _BLOCK_LIST.fullmatch(name.rpartition(".")[2])]
-    if repeated:
-        branches = max((_length(row) for row in repeated if _branches(row)), default=0)
-        repeated = [row for row in repeated if not _branches(row)]
-        return repeated if 2 * branches < max(map(_length, repeated), default=0) else []
+    """Return the lists that may be stacks; none where no list is, or the branches of a model outweigh it."""
+    rows = _by_number(_block_lists(model))
+    rows = {key: row for key, row in rows.items() if _length(row) > 1 or _BLOCK_LIST.fullmatch(key.rpartition(".")[2])}
+    if rows:
+        branches = max((_length(row) for row in rows.values() if _branches(row)), default=0)
+        in_line = [row for row in rows.values() if not _branches(row)]
+        return in_line if 2 * branches < max(map(_length, in_line), default=0) else []
     # A list of bare layers is usually something inside a block (an MLP, attention heads), unless there is no block.
     bare = [(path, found) for path, module in model.named_modules() if len(found := _alike(path, module)) > 1]
     bare = [entry for entry in bare if not _composite(entry[1])]
-    bare = [max(_untold(bare), key=lambda entry: len(entry[1]))] if bare else []
-    if not bare and isinstance(model, nn.Sequential) and len(_members("", model)) > 1:
-        bare = [("", _members("", model))]
-    return [bare] if bare else []
+    whole = _members("", model)
+    if len(whole) > max((len(found) for _, found in bare), default=1):
+        return [[("", whole)]]
+    return list(_by_number(bare).values())
+
+
+def _by_number(lists: _Row) -> dict[str, _Row]:
+    """Join the lists whose paths differ in numbers only, as those of a model's stages do."""
+    rows: dict[str, _Row] = {}
+    for path, found in _untold(lists):
+        rows.setdefault(re.sub(r"\d+", "#", path), []).append((path, found))
+    return rows
 
 
 def _untold(lists: _Row) -> _Row:
@@ -529,7 +535,8 @@ def _apart(row: _Row, main: _Row) -> bool:
     """Whether a list is another stack: of the same class in another module, or encoder and decoder by name."""
     parts, of_main = _differing(row, main)
     named = bool(_SIDE.fullmatch(parts[0])), bool(_SIDE.fullmatch(of_main[0]))
-    return all(named) or (_kind(row) is _kind(main) and (any(named) or len(parts) > 1 or len(of_main) > 1))
+    alike = _kind(row) is _kind(main) and _composite(main[0][1])
+    return all(named) or (alike and (any(named) or len(parts) > 1 or len(of_main) > 1))
 
 
 def _differing(row: _Row, main: _Row) -> tuple[list[str], list[str]]:
@@ -574,11 +581,11 @@ def _alike(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     members = [] if path.rpartition(".")[2] == "experts" else _members(path, module)
     if not members:
         return []
-    kind, count = Counter(type(member) for _, member in members).most_common(1)[0]
-    blocks = [(name, member) for name, member in members if type(member) is kind]
-    mostly = 2 * count >= len(members) and count > 1 and _composite(blocks) and not issubclass(kind, _LISTS)
+    kinds = Counter(type(member) for _, member in members)
+    blocks = {type(member) for path, member in members if _composite([(path, member)])}
+    mostly = any(1 < kinds[kind] >= len(members) / 2 and not issubclass(kind, _LISTS) for kind in blocks)
     named = _INNER_LIST.fullmatch(path.rpartition(".")[2]) and _composite(members)
-    return members if count == len(members) or mostly or named else []
+    return members if len(kinds) == 1 or mostly or named else []
 
 
 _LISTS = (nn.ModuleList, nn.Sequential)
