@@ -77,8 +77,9 @@ class LayerGroups(list[dict[str, Any]]):
         return "\n".join([*lines, f"{len(self)} groups, {_totals(self)}"])
 
     def _row(self, group: dict[str, Any]) -> list[str]:
-        scale = f"{group['lr'] / self._lr:.4f}" if self._lr > 0.0 else "-"
-        place = [group["name"], self._layers.get(group["name"], "-"), scale]
+        scale = group["lr"] / self._lr if self._lr > 0.0 else math.nan
+        shown = "-" if math.isnan(scale) else f"{scale:.4f}" if scale >= 0.001 else f"{scale:.1e}"
+        place = [group["name"], self._layers.get(group["name"], "-"), shown]
         return [*place, f"{group['lr']:.3e}", f"{group['weight_decay']:g}", *_sizes([group])]
 
     def __str__(self) -> str:

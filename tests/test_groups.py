@@ -222,6 +222,24 @@ def test_parallel_experts_inside_a_block_are_no_layers():
     assert scale["layers.0.experts.7.norm.weight"] == scale["layers.0.norm.weight"] == 0.25
 
 
+def test_experts_beside_the_blocks_are_no_stack_even_if_they_have_blocks():
+    expert = lambda: nn.ModuleDict({"layers": nn.ModuleList(Block() for _ in range(3))})  # noqa: E731
+    model = nn.Module()
+    model.layers = nn.ModuleList(Block() for _ in range(2))
+    model.experts = nn.ModuleList(expert() for _ in range(4))
+    scale = scales(model, decay=0.5)
+    assert {scale[f"experts.{e}.layers.{k}.norm.weight"] for e in range(4) for k in range(3)} == {1.0}
+    assert scale["layers.0.norm.weight"] == 0.25
+
+
+def test_a_block_that_holds_blocks_is_one_layer_unless_all_do():
+    model = nn.ModuleDict({"layers": nn.ModuleList(Block() for _ in range(3)), "head": nn.Linear(4, 2)})
+    model["layers"][1].layers = nn.ModuleList(Block() for _ in range(2))
+    scale = scales(model, decay=0.5)
+    assert [scale[f"layers.{k}.norm.weight"] for k in range(3)] == [0.125, 0.25, 0.5]
+    assert scale["layers.1.layers.0.norm.weight"] == scale["layers.1.layers.1.norm.weight"] == 0.25
+
+
 def test_a_plain_stack_of_linears_is_a_block_list():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     scale = scales(model, decay=0.5)
@@ -299,6 +317,10 @@ def test_printing_hundreds_of_groups_shows_the_first_the_last_and_the_sum_of_the
     hidden = groups[20:-20]
     elements = sum(p.numel() for g in hidden for p in g["params"])
     assert lines[21] == f"... {len(hidden)} more groups, {len(hidden)} tensors, {elements:,} elements ..."
+
+
+def test_a_small_scale_is_printed_with_its_exponent():
+    assert fs.layerwise(Vit(depth=30), 1.0, decay=0.5).summary().splitlines()[1].split()[2] == "4.7e-10"  # 0.5**31
 
 
 @pytest.mark.parametrize(("rows", "lines"), [(None, 187), (2, 3), (3, 4), (187, 187), (186, 187)])

@@ -44,6 +44,17 @@ SEQ2SEQ = {
 }
 T5 = {"vocab_size": 30, "d_model": 8, "d_kv": 4, "d_ff": 16, "num_heads": 2}
 OPT = {k: v for k, v in TEXT.items() if k != "intermediate_size"} | {"ffn_dim": 16, "word_embed_proj_dim": 8}
+SEGFORMER = {
+    "num_encoder_blocks": 2,
+    "depths": [2, 1],
+    "sr_ratios": [2, 1],
+    "hidden_sizes": [8, 8],
+    "patch_sizes": [3, 3],
+    "strides": [2, 2],
+    "num_attention_heads": [1, 1],
+    "mlp_ratios": [2, 2],
+    "decoder_hidden_size": 8,
+}
 SWIN = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [2, 3], "num_heads": [2, 2], "window_size": 4}
 
 
@@ -155,6 +166,16 @@ MODELS = {
             "classifier.weight": 0,
         },
     ),
+    "MPNet, a position table among the encoder's parts": (
+        lambda: tf.MPNetForSequenceClassification(tf.MPNetConfig(**TEXT)),
+        {
+            "mpnet.embeddings.word_embeddings.weight": 4,
+            "mpnet.encoder.relative_attention_bias.weight": 4,
+            "mpnet.encoder.layer.0.attention.attn.q.weight": 3,
+            "mpnet.encoder.layer.2.attention.attn.q.weight": 1,
+            "classifier.dense.weight": 0,
+        },
+    ),
     "ALBERT, one block that runs three times": (
         lambda: tf.AlbertForSequenceClassification(tf.AlbertConfig(**TEXT, embedding_size=4)),
         {
@@ -224,6 +245,19 @@ MODELS = {
             "convnext.encoder.stages.1.layers.0.dwconv.weight": 2,
             "convnext.encoder.stages.1.layers.1.dwconv.weight": 1,
             "convnext.layernorm.weight": 1,
+            "classifier.weight": 0,
+        },
+    ),
+    "SegFormer, a patch embedding in each stage": (
+        lambda: tf.SegformerForImageClassification(tf.SegformerConfig(**SEGFORMER)),
+        {
+            "segformer.stages.0.patch_embeddings.proj.weight": 4,
+            "segformer.stages.0.blocks.0.layernorm_before.weight": 3,
+            "segformer.stages.0.blocks.1.layernorm_before.weight": 2,
+            "segformer.stages.0.layer_norm.weight": 2,
+            "segformer.stages.1.patch_embeddings.proj.weight": 1,
+            "segformer.stages.1.blocks.0.layernorm_before.weight": 1,
+            "segformer.stages.1.layer_norm.weight": 1,
             "classifier.weight": 0,
         },
     ),
