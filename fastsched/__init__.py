@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fastsched import compat, optim
     from fastsched._compare import compare
     from fastsched._fit import fit
+    from fastsched.finder import find_lr
     from fastsched.groups import layerwise
     from fastsched.lint import convergence_bound
     from fastsched.units import Units, batch_scaled_lr
@@ -77,6 +78,7 @@ __all__ = [
     "compat",
     "compile",
     "convergence_bound",
+    "find_lr",
     "fit",
     "from_json",
     "layerwise",
@@ -97,6 +99,7 @@ _LAZY = {
     "compare": ("fastsched._compare", "compare"),
     "compile": ("fastsched._compile", "compile"),
     "convergence_bound": ("fastsched.lint", "convergence_bound"),
+    "find_lr": ("fastsched.finder", "find_lr"),
     "fit": ("fastsched._fit", "fit"),
     "layerwise": ("fastsched.groups", "layerwise"),
 }
