@@ -315,7 +315,9 @@ def _silence(losses: Floats, smoothed: Floats, ended: str) -> str:
     if count < FEWEST_POINTS:
         got = f"{count} points are too few, {FEWEST_POINTS} are needed"
         if ended in ("diverged", "not finite"):
-            return f"the loss had {ended.replace('not', 'become not')} by then: {got}; pass a smaller low"
+            return (
+                f"the loss {'diverged' if ended == 'diverged' else 'became infinite or NaN'}: {got}; pass a smaller low"
+            )
         return f"{got}; pass more steps" + (" and batches" if ended == "out of batches" else "")
     start = float(smoothed[: max(1, count // 10)].mean())
     fall = start - float(smoothed[lowest])
@@ -359,12 +361,9 @@ def _edge(lrs: Floats, smoothed: Floats, lowest: int, ended: str) -> Suggestion:
         return Suggestion(PRICE * lr, f"ten percent below {lr:.2g}, where the loss is back where it began")
     if ended in ("diverged", "not finite"):
         lr = float(lrs[-1])
-        return Suggestion(PRICE * lr, f"ten percent below {lr:.2g}, the last before the loss had {_became(ended)}")
+        where = "where it had diverged" if ended == "diverged" else "the last before it became infinite or NaN"
+        return Suggestion(PRICE * lr, f"ten percent below {lr:.2g}, {where}")
     return Suggestion(None, "the loss did not come back to where it began; pass a larger high")
-
-
-def _became(ended: str) -> str:
-    return "diverged" if ended == "diverged" else "become infinite or NaN"
 
 
 # ---- everything as it was

@@ -682,7 +682,7 @@ def test_the_suggestion_is_the_middle_of_three():
 def test_the_edge_is_where_a_sweep_broke_off_before_the_loss_was_back():
     result = scripted([*CURVE[:17], math.nan, 0.0], low=1e-5, high=1.0)
     assert result.suggestions["edge"].lr == 0.9 * result.lrs[-1]
-    assert "the last before the loss had become infinite or NaN" in result.suggestions["edge"].reason
+    assert "the last before it became infinite or NaN" in result.suggestions["edge"].reason
 
 
 def test_without_a_rise_there_is_no_edge_and_a_note():
@@ -726,8 +726,8 @@ def test_the_longest_descent_is_as_long_as_trying_all_finds(trial):
         ([1.0 + 0.01 * i for i in range(30)], "the loss never fell"),
         ([1.0 - 1e-4 * i for i in range(30)], "the loss is flat: it fell by 0.3%"),
         ([1.0, 0.5, 0.3], "3 points are too few, 10 are needed; pass more steps"),
-        ([1.0, 5.0], "the loss had diverged by then: 2 points are too few, 10 are needed; pass a smaller low"),
-        ([1.0, math.nan], "the loss had become not finite by then: 1 points are too few"),
+        ([1.0, 5.0], "the loss diverged: 2 points are too few, 10 are needed; pass a smaller low"),
+        ([1.0, math.nan], "the loss became infinite or NaN: 1 points are too few"),
     ],
 )
 def test_a_curve_that_says_nothing_suggests_nothing_and_says_why(losses, reason):
@@ -777,6 +777,49 @@ def test_the_suggestion_trains_better_than_ten_times_less_or_thirty_times_more(d
     less, suggested, more = (validation_loss(digits, make, result.suggestion * factor) for factor in (0.1, 1.0, 30.0))
     assert suggested < less
     assert suggested < more
+
+
+# ---- on several ranks
+
+RANKS = """
+import json
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing import start_processes
+from torch.nn.functional import mse_loss
+from torch.nn.parallel import DistributedDataParallel
+import fastsched as fs
+
+def work(rank, path):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    found = []
+    for wrap in (DistributedDataParallel, fully_shard):
+        torch.manual_seed(0)
+        model = wrap(nn.Linear(3, 5))
+        local = lambda: [getattr(p, "_local_tensor", p).detach().tolist() for p in model.parameters()]
+        optimizer = fs.optim.SGD(model.parameters(), lr=0.1, schedule=fs.Cosine(steps=50))
+        before = local()
+        x = torch.full((4, 3), 1.0 + rank)
+        result = fs.find_lr(model, mse_loss, [(x, 10.0 * x.sum(1, keepdim=True).expand(4, 5))], optimizer=optimizer)
+        found += [result.losses.tolist(), result.ended, before == local(), optimizer.position]
+    with open(f"{path}.{rank}", "w") as file:
+        json.dump(found, file)
+    dist.destroy_process_group()
+
+start_processes(work, (PATH,), nprocs=2, start_method="fork")
+"""
+
+
+def test_ranks_that_train_together_see_one_curve_and_end_together(tmp_path):
+    output(RANKS.replace("PATH", repr(str(tmp_path / "store"))))
+    one, two = (json.loads((tmp_path / f"store.{rank}").read_text()) for rank in (0, 1))
+    assert one == two
+    for losses, ended, as_before, position in (one[:4], one[4:]):
+        assert (ended, as_before, position) == ("diverged", True, 0)
+        assert len(losses) < 100
 
 
 # ---- mixed precision
