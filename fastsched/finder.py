@@ -817,8 +817,8 @@ def find_lr(
         >>> model = torch.nn.Linear(4, 1)
         >>> x = torch.randn(64, 4)
         >>> result = fs.find_lr(model, torch.nn.functional.mse_loss, [(x, x.sum(1, keepdim=True))], progress=False)
-        >>> result.lrs[0], result.ended, 1e-3 < result.suggestion < 1.0
-        (1e-07, 'diverged', True)
+        >>> result.lrs[0].item(), result.lrs[-1].item(), 1e-3 < result.suggestion < 1.0
+        (1e-07, 10.0, True)
 
     """
     run = _checked(

@@ -176,6 +176,21 @@ def test_gradients_are_kept_with_their_values(digits):
     assert model[0].weight.grad.abs().max() > 0
 
 
+def test_gradients_whose_memory_is_written_keep_their_values():
+    model = nn.Linear(2, 1)
+    model(torch.ones(1, 2)).sum().backward()
+    buckets = [param.grad for param in model.parameters()]  # as DDP writes into views of its buckets
+
+    def loss_fn(model, batch):
+        for bucket in buckets:
+            bucket.zero_()
+        return mse_loss(model(batch[0]), batch[1])
+
+    before = everything(model)
+    find(model, loss_fn, [(torch.ones(4, 2), torch.zeros(4, 1))], steps=3)
+    assert everything(model) == before
+
+
 def test_gradients_of_the_sweep_do_not_mix_with_those_that_were_there(digits):
     model, other = network(), network()
     for param in other.parameters():
