@@ -199,6 +199,18 @@ def _fraction(numerator: int, denominator: int = 1) -> Fraction:
     return Fraction(whole("Fraction", "numerator", numerator), below("Fraction", "denominator", denominator))
 
 
+@functools.cache
+def _ours() -> dict[str, _Callable]:
+    """Whatever goes by a name of ours."""
+    return {
+        **{name: _callable(name, kind, by_need=True) for name, kind in _kinds().items()},
+        **{kind.__name__: _callable(kind.__name__, kind) for kind in _kinds().values()},
+        **{name: _callable(name, getattr(recipes, name)) for name in recipes.names()},
+        "warmup": _callable("warmup", Schedule.warmup),
+        "Fraction": _callable("Fraction", _fraction),
+    }
+
+
 class _Parser:
     """A text, read from left to right."""
 
@@ -382,22 +394,16 @@ class _Parser:
         if not self._take("("):
             return WORDS.get(name, name)
         if name == "warmup":
-            return _Warmup(self._arguments(_callable(name, Schedule.warmup), column, {})[0], column)
+            return _Warmup(self._arguments(_ours()[name], column, {})[0], column)
         return self._call(self._meaning(name, column), column)
 
     def _meaning(self, name: str, column: int) -> _Callable:
         """What a name of ours stands for."""
-        if name in _kinds():
-            return _callable(name, _kinds()[name], by_need=True)
-        own = {kind.__name__: kind for kind in _kinds().values()}
-        if name in own:
-            return _callable(name, own[name])
-        if name in recipes.names():
-            return _callable(name, getattr(recipes, name))
-        if name == "Fraction":
-            return _callable(name, _fraction)
-        known = own if name[0].isupper() else names()
-        raise self._unknown("a name must be a kind, a recipe or warmup", name, column, known)
+        known = _ours()
+        if name not in known:
+            alike = [other for other in known if other[0].isupper() == name[0].isupper()]
+            raise self._unknown("a name must be a kind, a recipe or warmup", name, column, alike)
+        return known[name]
 
     def _peer(self, system: str) -> Any:
         """A framework's schedule."""

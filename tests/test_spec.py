@@ -218,10 +218,10 @@ def test_a_text_that_is_too_long_is_refused():
         spec.parse(" " * (2**20 + 1))
 
 
-def test_a_chain_of_ten_thousand_parts_is_no_matter_of_depth():
-    made = spec.parse(" > ".join(["warmup(2) > rex(3)"] * 10_000))
-    assert made.steps == 50_000
-    assert made(49_998) == fs.Rex(steps=3)(1)
+def test_a_chain_of_thousands_of_parts_is_no_matter_of_depth():
+    made = spec.parse(" > ".join(["warmup(2) > rex(3)"] * 3_000))
+    assert made.steps == 15_000
+    assert made(14_998) == fs.Rex(steps=3)(1)
 
 
 def test_a_text_must_be_a_string():
