@@ -153,7 +153,7 @@ def summary(runs: tuple[Run, Run]) -> str:
             f"One effective step in a hundred is then at least {first:.0f} times the middle one, in the last update "
             f"{last:.0f} times:",
             "v has become an average of many. A warmup keeps lr small until then.",
-            f"The middle one in the first update: {without.steps[0, 1]:.3g} without, {warmed.steps[0, 1]:.3g} with a warmup.",
+            f"The middle one, first update: {without.steps[0, 1]:.3g} without, {warmed.steps[0, 1]:.3g} with a warmup.",
             *ends,
         ]
     )

@@ -35,6 +35,7 @@ MOST_GROUPS = 1 << 17
 LARGEST_SCALES = 1 << 24  # bytes of a file of scales
 ROWS = 21  # of a table on a terminal
 WIDTH = 15  # of a column there
+LONGEST_NAME, LONGEST_TITLE = 60, 200  # of a schedule, in characters
 
 SEVERITIES = ("error", "warning", "info")  # as in fastsched.lint, which takes longer to import than --help
 
@@ -75,6 +76,21 @@ class _Spec(_Type):
 
         names = [CompletionItem(f"{name}(") for name in spec.names() if name.startswith(incomplete)]
         return names or [CompletionItem(incomplete, type="file")]
+
+
+class _NamedSpec(_Spec):
+    """A schedule and what to call it: its text if that is short, else its repr."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        schedule = super().convert(value, param, ctx)
+        short = len(value) <= LONGEST_NAME and value != "-" and not value.lstrip().startswith("{")
+        return (value if short else _shortened(repr(schedule)), schedule)
+
+
+def _shortened(text: str, longest: int = LONGEST_NAME) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 class _Groups(NamedTuple):
@@ -352,14 +368,13 @@ def _show(made: Table) -> None:
     values = curve(rows)[:, None] * np.array(made.scale)[columns]
     head = ["step", *(made.names[column] for column in columns)]
     cells = [[f"{step:,}", *(f"{value:.6g}" for value in row)] for step, row in zip(rows.tolist(), values, strict=True)]
-    shown = repr(made.schedule)
-    _print_table(head, cells, shown if len(shown) <= 200 else f"{shown[:197]}...")
+    _print_table(head, cells, _shortened(repr(made.schedule), LONGEST_TITLE))
     if len(rows) < made.steps or len(columns) < len(made.scale):
         click.echo(f"{len(rows)} of {made.steps:,} rows, {len(columns)} of {len(made.scale):,} columns; all: -o lr.csv")
 
 
 @command.command(epilog=SPEC_HELP)
-@click.argument("schedules", metavar="SPEC...", type=_Spec(), nargs=-1, required=True)
+@click.argument("named", metavar="SPEC...", type=_NamedSpec(), nargs=-1, required=True)
 @_steps
 @click.option(
     *("-o", "--output", "out"),
@@ -369,22 +384,23 @@ def _show(made: Table) -> None:
     help="Where to save the picture: png, svg, pdf, ...",
 )
 @_json
-def plot(schedules: tuple[Schedule, ...], steps: int | None, out: Path, as_json: bool) -> None:
+def plot(named: tuple[tuple[str, Schedule], ...], steps: int | None, out: Path, as_json: bool) -> None:
     """Draw one SPEC or several into one picture."""
     _check_picture(out)
-    if steps is None and all(_length(schedule) is None for schedule in schedules):
+    lengths = [length for _, schedule in named if (length := _length(schedule)) is not None]
+    count = steps or max(lengths, default=0)
+    if not count:
         raise click.UsageError("--steps must be given for schedules without an end")
-    count = steps or max(length for schedule in schedules if (length := _length(schedule)) is not None)
     with _refusals():
         axes: Any = None
-        for schedule in schedules:
-            axes = schedule.plot(count) if axes is None else schedule.plot(count, ax=axes)
-        if len(schedules) > 1:
+        for name, schedule in named:
+            axes = schedule.plot(count, ax=axes, label=name)  # type: ignore[attr-defined]
+        if len(named) > 1:
             axes.set_title("")
             axes.legend(frameon=False, fontsize="small")
         _save(axes.figure, out)
     if as_json:
-        _print_json({"file": str(out), "schedules": [repr(schedule) for schedule in schedules], "steps": count})
+        _print_json({"file": str(out), "schedules": [repr(schedule) for _, schedule in named], "steps": count})
     else:
         click.echo(out)
 
