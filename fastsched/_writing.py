@@ -67,7 +67,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with path.open("wb") as file:
             yield file
         return
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    path = path.resolve()  # of a link, what it leads to
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -125,8 +129,12 @@ def _write_json(table: Table, file: IO[bytes]) -> None:
     head = {"schedule": repr(table.schedule), "start": table.start, "steps": table.steps, "names": list(table.names)}
     file.write(json.dumps(head, allow_nan=False)[:-1].encode() + b', "lr": [')
     before = ""
-    for _, rows in _texts(table):
-        for row in rows:
+    for first, rows in _texts(table):
+        for i, row in enumerate(rows):
+            if any("n" in number for number in row):  # nan, inf
+                raise ValueError(
+                    f"table: json must have finite numbers, got others at step {first + i}; pass csv or npz"
+                )
             file.write(f"{before}[{', '.join(row)}]".encode())
             before = ",\n"
     file.write(b"]}\n")

@@ -203,6 +203,16 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str 
         click.echo("  ".join(c.rjust(width) if number else c.ljust(width) for c, width, number in cells).rstrip())
 
 
+@contextmanager
+def _progress(label: str, length: int, *, shown: bool) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal; it is advanced by calls."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield lambda: bar.update(1)
+
+
 def _picture_endings() -> set[str]:
     from matplotlib.figure import Figure
 
@@ -240,7 +250,12 @@ _picture = click.option(
 def _group_options(function: Command) -> Command:
     for option in (
         click.option("--scales", type=_Scales(), help="A file with a number, or a name and a number, for each group."),
-        click.option("--groups", type=_Decay(), help="N layers; each has D times the rate of the one above it."),
+        click.option(
+            "--groups",
+            metavar="decay=D,n=N",
+            type=_Decay(),
+            help="N layers; each has D times the rate of the one above it.",
+        ),
         click.option("--lr", type=float, default=1.0, show_default=True, help="The base learning rate."),
     ):
         function = option(function)
@@ -394,7 +409,7 @@ def plot(named: tuple[tuple[str, Schedule], ...], steps: int | None, out: Path, 
     with _refusals():
         axes: Any = None
         for name, schedule in named:
-            axes = schedule.plot(count, ax=axes, label=name)  # type: ignore[attr-defined]
+            axes = schedule.plot(count, ax=axes, label=name)
         if len(named) > 1:
             axes.set_title("")
             axes.legend(frameon=False, fontsize="small")
@@ -686,9 +701,8 @@ def warmup(lr: float, rise: int, steps: int, seed: int, out: Path, as_json: bool
     _check_picture(out)
     if not os.access(out.parent, os.W_OK):
         raise click.ClickException(f"cannot write {out}: no folder, or one that is not yours to write")
-    hidden = as_json or not sys.stderr.isatty()
-    with click.progressbar(length=2 * steps, label="train twice", hidden=hidden, file=sys.stderr) as bar, _refusals():
-        runs = experiment.run(lr, rise, steps, seed, lambda: bar.update(1))
+    with _progress("train twice", 2 * steps, shown=not as_json) as advance, _refusals():
+        runs = experiment.run(lr, rise, steps, seed, advance)
         experiment.save(runs, out)
     if as_json:
         plain = [

@@ -106,16 +106,21 @@ def load(argument: str) -> Schedule:
     """
     if argument == "-":
         return parse(sys.stdin.read(LARGEST_FILE))
-    if argument.lstrip().startswith("{") or len(argument) > 4096 or "\0" in argument:
-        return parse(argument)
     path = Path(argument)
-    if path.is_file():
+    if _is_file(path):
         return parse(_content(path))
     if path.suffix in (".json", ".txt", ".spec") or ("/" in argument and "(" not in argument):
         raise SpecError(
             f"spec: there must be such a file, got {shown(argument)}; pass an expression or a file", "", None
         )
     return parse(argument)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
 
 
 def _content(path: Path) -> str:
@@ -297,7 +302,7 @@ class _Parser:
         """What an operation gives; its refusal points at the column."""
         try:
             return function(*arguments)
-        except (TypeError, ValueError, ArithmeticError) as error:
+        except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
             raise self._error(str(error), column) from None
 
     # ---- the grammar ----
@@ -435,7 +440,7 @@ class _Parser:
                 return meaning.function(**named)
             ordered = [named.pop(name) for name in meaning.order[:unnamed]]
             return meaning.function(*ordered, **named)
-        except (TypeError, ValueError, ArithmeticError) as error:
+        except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
             message = str(error)
             places = [place for name, place in columns.items() if re.search(rf": {name}(\[\d+\])? must ", message)]
             raise self._error(message, places[0] if places else column) from None

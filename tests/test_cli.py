@@ -330,9 +330,23 @@ def test_a_table_larger_than_the_disk_is_refused_with_its_bytes(tmp_path, monkey
 
 
 def test_a_table_in_no_folder_is_refused_in_one_line(tmp_path):
-    message = refused("table", "rex(5)", "-o", tmp_path / "missing" / "lr.npz")
-    assert message.startswith("Error: cannot write ")
-    assert message.endswith(": No such file or directory\n")
+    path = tmp_path / "missing" / "lr.npz"
+    assert refused("table", "rex(5)", "-o", path) == f"Error: cannot write {path}: No such file or directory\n"
+
+
+def test_a_link_is_kept_and_what_it_leads_to_is_written(tmp_path):
+    path, link = tmp_path / "lr.npy", tmp_path / "latest.npy"
+    link.symlink_to(path)
+    run("table", "rex(5)", "-o", link)
+    assert link.is_symlink()
+    assert len(np.load(path)) == 5
+
+
+def test_json_has_no_number_for_infinity(tmp_path):
+    path = tmp_path / "lr.json"
+    message = refused("table", "constant(1e200, 3) * 1e200", "-o", path)
+    assert message == "Error: table: json must have finite numbers, got others at step 0; pass csv or npz\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

@@ -252,8 +252,14 @@ def test_a_dash_is_the_standard_input(monkeypatch):
     assert spec.load("-") == fs.Rex(steps=9)
 
 
-def test_an_expression_is_no_file():
-    assert spec.load("rex(9)") == fs.Rex(steps=9)
+@pytest.mark.parametrize("text", ["rex(9)", f"rex({' ' * 5000}9)", fs.Rex(steps=9).to_json()])
+def test_an_expression_is_no_file(text):
+    assert spec.load(text) == fs.Rex(steps=9)
+
+
+def test_a_text_that_no_file_can_be_called_is_an_expression():
+    with pytest.raises(spec.SpecError, match="there must be no"):
+        spec.load("rex(9)\0")
 
 
 @pytest.mark.parametrize("name", ["missing.json", "no/such/file"])
