@@ -693,8 +693,8 @@ def _needing(who: str, modules: set[str], extra: str) -> Iterator[None]:
 def warmup(lr: float, rise: int, steps: int, seed: int, out: Path, as_json: bool) -> None:
     """See why Adam is warmed up: train a small transformer on real digits with a warmup and without.
 
-    Prints and draws the effective step lr / (sqrt(v) + eps) of its elements, all measured in this run. It takes about
-    a quarter of a minute. Try --lr 0.001 too: a rate so small needs no warmup here.
+    Prints and draws the effective step lr / (sqrt(v) + eps) of its elements, all measured in this run. It takes some
+    twenty seconds. Try --lr 0.001 too: a rate so small needs no warmup here.
     """
     with _needing("experiment", _DEMO_EXTRAS, "demo"):
         from fastsched import _warmup_experiment as experiment
