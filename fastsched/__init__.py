@@ -36,9 +36,10 @@ from fastsched.plan import Plan, lr_table
 from fastsched.schedule import Schedule, from_json
 
 if TYPE_CHECKING:
-    from fastsched import compat, optim
+    from fastsched import compat, optim, recipes, spec
     from fastsched._compare import compare
     from fastsched._fit import fit
+    from fastsched._plot import plot
     from fastsched.finder import find_lr
     from fastsched.groups import layerwise
     from fastsched.lint import convergence_bound
@@ -85,6 +86,9 @@ __all__ = [
     "lr_scheduler",
     "lr_table",
     "optim",
+    "plot",
+    "recipes",
+    "spec",
     "tabulate",
     "use_backend",
 ]
@@ -102,6 +106,9 @@ _LAZY = {
     "find_lr": ("fastsched.finder", "find_lr"),
     "fit": ("fastsched._fit", "fit"),
     "layerwise": ("fastsched.groups", "layerwise"),
+    "plot": ("fastsched._plot", "plot"),
+    "recipes": ("fastsched.recipes", None),
+    "spec": ("fastsched.spec", None),
 }
 
 

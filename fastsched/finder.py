@@ -249,7 +249,7 @@ class Sweeps(Mapping[str | int, Sweep]):
 
 
 def _axes() -> Axes:
-    from fastsched.plot import figure
+    from fastsched._plot import figure
 
     picture, axes = figure(WHO, 1, (2.4,))
     del picture  # the axes keep it

@@ -1139,6 +1139,11 @@ class Samples(Kind):
             raise ValueError(
                 f"stretch: Samples must be stretched by a whole number, got {shown(nearest(factor))}; tabulate it anew"
             )
+        if len(values["values"]) * factor > LARGEST_SAMPLES:
+            raise ValueError(
+                f"stretch: Samples must be at most 2**21 numbers, got {len(values['values'])} times "
+                f"{shown(int(factor))}; stretch a kind that has a formula"
+            )
         return {"values": np.repeat(values["values"], int(factor))}
 
     def _lower(self) -> Table:

@@ -294,7 +294,7 @@ class _Fused(torch.optim.Optimizer):
         """Add a group, as torch does; `lr`, `weight_decay`, `momentum` and each of `betas` may be a Schedule.
 
         Raises:
-            ValueError: a parameter is no floating or complex tensor on the CPU or a CUDA device, or its elements overlap.
+            ValueError: a parameter is no floating or complex tensor on CPU or CUDA device, or its elements overlap.
             RuntimeError: it lies on a CUDA device, and the driver or NVRTC, which compiles the kernels, is missing.
 
         """

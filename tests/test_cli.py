@@ -45,7 +45,7 @@ def refused(*arguments, status=1):
 def process(*arguments, **options):
     """A real process of the command."""
     code = "import sys; from fastsched.cli import main; sys.exit(main())"
-    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    command = [sys.executable, "-P", "-W", "error", "-c", code, *map(str, arguments)]
     root = os.path.dirname(os.path.dirname(os.path.abspath(fs.__file__)))
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, **options.pop("environment", {})}

@@ -11,11 +11,28 @@ import torch
 
 import fastsched as fs
 
+MEMBERS = ("optim", "compat", "recipes", "spec")  # modules
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-PUBLIC = {name: getattr(fs, name) for name in fs.__all__ if name not in ("optim", "compat")}
+PUBLIC = {name: getattr(fs, name) for name in fs.__all__ if name not in MEMBERS}
 KINDS = sorted(name for name, value in PUBLIC.items() if isinstance(value, type) and issubclass(value, fs.Schedule))
 
-MODULES = ["schedule", "kinds", "plan", "groups", "optim", "_backend", "units", "lint", "_compare", "_fit"]
+MODULES = [
+    *(
+        "schedule",
+        "kinds",
+        "plan",
+        "groups",
+        "optim",
+        "_backend",
+        "units",
+        "lint",
+        "_compare",
+        "_fit",
+        "_plot",
+        "finder",
+    ),
+    *("recipes", "spec"),
+]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -67,7 +84,7 @@ def test_the_readmes_python_runs(capsys):
 
 def test_the_readmes_guides_are_python_and_name_what_there_is():
     blocks = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 28
+    assert len(blocks) == 29
     for block in blocks:
         compile(block, "README", "exec")
         for path in re.findall(r"\bfs\.([A-Za-z_.]+)", block):

@@ -1,6 +1,5 @@
 """Pictures: what is drawn is what the engine computes, no peak is lost, and nothing of the user's is changed."""
 
-import doctest
 import io
 import math
 import pickle
@@ -517,8 +516,3 @@ def test_a_missing_matplotlib_says_what_to_do(call):
 )
 def test_numbers_of_updates_are_short_where_that_is_exact(step, text):
     assert _plot.count_in_words(step) == text
-
-
-def test_the_example_of_plot_is_right():
-    result = doctest.testmod(_plot, extraglobs={"Cosine": fs.Cosine, "Linear": fs.Linear})
-    assert (result.attempted, result.failed) == (2, 0)

@@ -1,6 +1,5 @@
 """Each recipe beside the rule of its source, written down here once more, and the numbers that the source states."""
 
-import doctest
 import inspect
 import math
 
@@ -223,9 +222,3 @@ def test_a_wrong_type_is_refused_with_what_to_do(call, message):
 def test_the_settings_cannot_be_changed():
     with pytest.raises(TypeError):
         recipes.about("gpt").settings["eps"] = 1.0
-
-
-def test_the_examples_in_docstrings_are_right():
-    result = doctest.testmod(recipes)
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -1,6 +1,5 @@
 """Short texts for schedules: what they mean, and that a wrong one is refused at its column."""
 
-import doctest
 import inspect
 import io
 import re
@@ -281,9 +280,3 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path):
         file.truncate(2**27 + 1)
     with pytest.raises(spec.SpecError, match="at most 2\\*\\*27 bytes, got 134217729"):
         spec.load(str(path))
-
-
-def test_the_examples_in_docstrings_are_right():
-    result = doctest.testmod(spec)
-    assert result.attempted > 0
-    assert result.failed == 0
