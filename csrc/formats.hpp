@@ -21,6 +21,21 @@ struct Float16 {
   std::uint16_t bits;
 };
 
+// Calls call() with a value of the type that a format has.
+template <class Call>
+FASTSCHED_SHARED void with_format(Format format, Call call) {
+  switch (format) {
+    case Format::float32:
+      return call(float{});
+    case Format::float64:
+      return call(double{});
+    case Format::bfloat16:
+      return call(Bfloat16{});
+    case Format::float16:
+      return call(Float16{});
+  }
+}
+
 FASTSCHED_SHARED float widened(Bfloat16 value) {
   return float_from_bits(static_cast<std::uint32_t>(value.bits) << 16);
 }

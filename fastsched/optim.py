@@ -426,6 +426,8 @@ class _Fused(torch.optim.Optimizer):
         held = self.__dict__
         if self._asks and "_engine" in held:
             held["_engine"].reconcile_groups()
+        if "param_groups" not in held:  # as an attribute that is not there yet
+            raise AttributeError(f"{type(self).__name__}: no param_groups before torch has made them")
         return cast(list[dict[str, Any]], held["param_groups"])
 
     @param_groups.setter
@@ -898,7 +900,8 @@ class _Fused(torch.optim.Optimizer):
 
     def _ranks(self) -> tuple[Any, int]:
         """The process group that all sharded parameters live on, and its size."""
-        meshes = {p.device_mesh for group in self.param_groups for p in group["params"] if hasattr(p, "device_mesh")}
+        groups = self.__dict__["param_groups"]  # not asking the device
+        meshes = {p.device_mesh for group in groups for p in group["params"] if hasattr(p, "device_mesh")}
         if len(meshes) != 1:
             raise ValueError(
                 f"{type(self).__name__}: the parameters lie on {len(meshes)} device meshes, over which no norm can be "

@@ -3,12 +3,27 @@
 import contextlib
 import math
 
+import pytest
 import torch
 
 import fastsched as fs
 
 SHAPES = [(), (1,), (7,), (3, 5), (0, 4), (2, 3, 4), (1000,)]
 HALVES = [torch.bfloat16, torch.float16]
+
+
+# For a test that takes `change`: what puts an 8 x 6 tensor's elements elsewhere in memory.
+in_other_strides = pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.t(),
+        lambda x: x[:, ::2],
+        lambda x: x.unfold(0, 2, 2),
+        lambda x: x.reshape(4, 2, 3, 2).to(memory_format=torch.channels_last),
+        lambda x: x.reshape(4, 2, 3, 2).permute(3, 1, 0, 2),
+    ],
+    ids=["transposed", "gaps", "unfolded", "channels_last", "permuted"],
+)
 
 
 def params_of(shapes, seed=0, dtype=torch.float32):

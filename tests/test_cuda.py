@@ -13,7 +13,7 @@ import pickle
 
 import pytest
 import torch
-from optimizers import HALVES, RULES, chosen, everything, give_grads, params_of, same_bits, weights
+from optimizers import HALVES, RULES, chosen, everything, give_grads, in_other_strides, params_of, same_bits, weights
 from support import python
 from torch.testing._internal.common_optimizers import optim_db
 
@@ -331,17 +331,7 @@ def test_a_master_that_somebody_overtook_follows_the_parameter(device):
 # ---- shapes and groups
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda x: x.t(),
-        lambda x: x[:, ::2],
-        lambda x: x.unfold(0, 2, 2),
-        lambda x: x.reshape(4, 2, 3, 2).to(memory_format=torch.channels_last),
-        lambda x: x.reshape(4, 2, 3, 2).permute(3, 1, 0, 2),
-    ],
-    ids=["transposed", "gaps", "unfolded", "channels_last", "permuted"],
-)
+@in_other_strides
 @pytest.mark.parametrize("grad_too", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, BFLOAT])
 def test_any_strides_give_the_weights_of_the_contiguous_tensor(device, dtype, change, grad_too):

@@ -1,6 +1,8 @@
 """Every kernel compiles for GPUs of every generation, without a GPU; registers and spills are what ptxas reports."""
 
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,10 +25,8 @@ OTHERS = [
     *(f"{kernel}<{kind}>" for kernel in ("norm", "join") for kind in range(3)),
     *(f"{kernel}<{scheduled}>" for kernel in ("control", "probe") for scheduled in ("true", "false")),
 ]
-# Compiling everything takes half a minute: one architecture gets all of it, the others the updates of most operands.
-EVERYTHING = (9, 0)
-LARGEST = [name for (kind, *_), name in UPDATES.items() if kind == "amsgrad"]
-ARCHITECTURES = {(8, 0): LARGEST, EVERYTHING: list(UPDATES.values()), (10, 0): LARGEST, (12, 0): LARGEST}
+ARCHITECTURES = [(8, 0), (9, 0), (10, 0), (12, 0)]
+OPTIONS = (*_nvrtc.OPTIONS, "--ptxas-options=-v")
 
 
 @dataclass
@@ -56,19 +56,31 @@ def compiled(folder: Path, names: list[str], capability: tuple[int, int]) -> dic
         nvrtc = _nvrtc.find()
     except RuntimeError as error:
         pytest.skip(str(error))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_nvrtc, "OPTIONS", (*_nvrtc.OPTIONS, "--ptxas-options=-v"))
-        made = nvrtc.compile(folder, names, capability)
+    made = nvrtc.compile(folder, names, capability)
     assert not re.search(r"\bwarning\b", made.log), made.log[:2000]
     kernels = kernels_of(made.log)
     assert set(kernels) == set(made.lowered.values()), "what is not named is not compiled"
     return {name: kernels[symbol] for name, symbol in made.lowered.items()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def report_of_ptxas():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_nvrtc, "OPTIONS", OPTIONS)
+        yield
+
+
 @cache
+def every_kernel() -> dict[tuple[int, int], dict[str, Kernel]]:
+    """All architectures at once: half a minute of a core for each."""
+    names = [f"fastsched::cuda::{name}" for name in (*UPDATES.values(), *OTHERS)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = {capability: pool.submit(compiled, SOURCES, names, capability) for capability in ARCHITECTURES}
+        return {capability: future.result() for capability, future in made.items()}
+
+
 def kernels(capability: tuple[int, int]) -> dict[str, Kernel]:
-    names = [f"fastsched::cuda::{name}" for name in (*ARCHITECTURES[capability], *OTHERS)]
-    return compiled(SOURCES, names, capability)
+    return every_kernel()[capability]
 
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
@@ -86,8 +98,8 @@ def test_two_blocks_of_an_update_or_norm_fit_a_multiprocessor(capability):
     assert {name: registers for name, registers in bounded.items() if registers > most} == {}
 
 
-def test_one_architecture_gets_every_variant():
-    assert len(kernels(EVERYTHING)) == 80 + len(OTHERS)
+def test_every_variant_is_among_them():
+    assert len(UPDATES) == 80
 
 
 def test_a_kernel_that_spills_is_noticed(tmp_path):
@@ -102,7 +114,7 @@ template <int n> __global__ void __launch_bounds__(1024, 2) spills(float* at) {
 }
 """
     )
-    found = compiled(tmp_path, ["spills<64>", "spills<4>"], EVERYTHING)
+    found = compiled(tmp_path, ["spills<64>", "spills<4>"], (9, 0))
     assert found["spills<64>"].spilled > 0
     assert found["spills<4>"].spilled == 0
 
@@ -111,4 +123,4 @@ def test_an_error_in_a_kernel_is_raised(tmp_path):
     (tmp_path / "cuda").mkdir()
     (tmp_path / "cuda" / "kernels.cu").write_text("template <int n> __global__ void broken(int* at) { *at = nothing; }")
     with pytest.raises(RuntimeError, match="nothing"):
-        compiled(tmp_path, ["broken<1>"], EVERYTHING)
+        compiled(tmp_path, ["broken<1>"], (9, 0))

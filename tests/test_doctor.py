@@ -178,11 +178,12 @@ def test_an_update_that_disagrees_with_torchs_has_failed(no_driver, monkeypatch)
 
 
 def test_with_a_gpu_a_kernel_is_compiled_and_run(cuda):
+    held = cuda.allocations()  # what graphs of other tests keep
     lines = doctor.examine()
     assert found(lines)["GPUs"] == ("ok", "Emulated GPU 0, compute capability 9.0")
     assert found(lines)["cuda:0"] == ("ok", "a kernel was compiled and run, and agrees with the host to the bit")
     assert cuda.launches() == [("fastsched::cuda::probe<true>", 1, doctor._PROBE_THREADS)]
-    assert cuda.allocations() == 0
+    assert cuda.allocations() == held
 
 
 def test_a_kernel_that_computes_something_else_has_failed(cuda, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from optimizers import in_other_strides
 from support import output
 from torch.testing._internal.common_optimizers import optim_db
 
@@ -93,17 +94,7 @@ def test_state_has_torchs_keys_shapes_and_values():
     assert list(a.state[ours[0]]) == list(b.state[theirs[0]])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda x: x.t(),
-        lambda x: x[:, ::2],
-        lambda x: x.unfold(0, 2, 2),
-        lambda x: x.reshape(4, 2, 3, 2).to(memory_format=torch.channels_last),
-        lambda x: x.reshape(4, 2, 3, 2).permute(3, 1, 0, 2),
-    ],
-    ids=["transposed", "gaps", "unfolded", "channels_last", "permuted"],
-)
+@in_other_strides
 @pytest.mark.parametrize("grad_too", [True, False])
 def test_any_strides_give_the_weights_of_the_contiguous_tensor(change, grad_too):
     values = torch.arange(48.0).reshape(8, 6)
@@ -858,6 +849,7 @@ def test_torchs_own_inputs_are_accepted_or_refused_with_the_reason(optim_input):
 
 
 @pytest.mark.parametrize("flag", ["capturable", "differentiable"])
+@pytest.mark.host
 def test_options_that_are_not_served_are_refused(flag):
     with pytest.raises(ValueError, match=f"AdamW: {flag} must be False"):
         fs.optim.AdamW(params_of([(3,)]), **{flag: True})

@@ -267,6 +267,7 @@ def test_a_given_norm_reaches_the_step_through_hooks():
 
 
 @pytest.mark.parametrize("given", [math.inf, math.nan, torch.tensor(math.nan)], ids=repr)
+@pytest.mark.host
 def test_a_given_norm_that_is_not_finite_skips_the_update(given):
     params = params_of(SHAPES)
     give_grads(params, seed=0)
@@ -371,6 +372,7 @@ def test_a_norm_that_is_not_finite_skips_the_update(case, norm_type, bad):
     assert (opt.skipped, opt.position) == (1, 1)
 
 
+@pytest.mark.host
 def test_a_skipped_first_update_creates_no_state():
     params = params_of(SHAPES)
     give_grads(params, seed=0)
@@ -679,6 +681,7 @@ def test_found_inf_skips_the_update_and_changes_nothing(limits):
     assert any(p.grad.any() for p in params) == ("zero_grads" not in limits)
 
 
+@pytest.mark.host
 def test_found_inf_at_the_first_update_creates_no_state():
     params = params_of(SHAPES)
     give_grads(params, seed=0)
@@ -689,6 +692,7 @@ def test_found_inf_at_the_first_update_creates_no_state():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.host
 def test_with_amp_a_gradient_that_is_not_finite_skips_even_where_no_scaler_looked(bad):
     params = params_of(SHAPES)
     give_grads(params, seed=0)

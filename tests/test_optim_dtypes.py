@@ -17,6 +17,7 @@ from optimizers import (
     equal,
     everything,
     give_grads,
+    in_other_strides,
     machine,
     params_of,
     plausible,
@@ -188,6 +189,7 @@ def test_parameters_of_several_dtypes_in_one_group_are_updated_as_alone():
 
 @pytest.mark.parametrize(("dtype", "grad_dtype"), [(d, g) for d, g in itertools.product(FLOATS, FLOATS) if d is not g])
 @pytest.mark.parametrize("limits", [{}, {"max_grad_norm": 1.0}], ids=str)
+@pytest.mark.host
 def test_a_gradient_of_another_dtype_counts_as_converted_to_the_dtype_of_the_computation(dtype, grad_dtype, limits):
     computed = torch.float64 if dtype is torch.float64 else torch.float32
     a, b = params_of(SHAPES, dtype=dtype), params_of(SHAPES, dtype=dtype)
@@ -348,17 +350,7 @@ def test_half_gradients_are_read_exactly(dtype, isa):
     torch.testing.assert_close(p.detach(), 0.0 - values.float(), rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda x: x.t(),
-        lambda x: x[:, ::2],
-        lambda x: x.unfold(0, 2, 2),
-        lambda x: x.reshape(4, 2, 3, 2).to(memory_format=torch.channels_last),
-        lambda x: x.reshape(4, 2, 3, 2).permute(3, 1, 0, 2),
-    ],
-    ids=["transposed", "gaps", "unfolded", "channels_last", "permuted"],
-)
+@in_other_strides
 @pytest.mark.parametrize("options", [{}, {"master_weights": True, "ema_decay": 0.5}], ids=["plain", "masters"])
 @pytest.mark.parametrize("dtype", [torch.float64, *HALVES, torch.complex64])
 def test_any_strides_give_the_weights_of_the_contiguous_tensor(dtype, options, change):

@@ -200,6 +200,7 @@ def test_state_of_another_shape_is_refused(key):
 
 
 @pytest.mark.parametrize("bad", [-1.0, float("nan")])
+@pytest.mark.host
 def test_a_step_count_that_is_no_count_is_refused(bad):
     p = param(4)
     opt = ready(p)

@@ -52,4 +52,12 @@ void Devices::tell_all() {
   for (const auto& device : all_) device->tell_all = true;
 }
 
+bool Devices::keep(const std::unordered_set<int>& used) {
+  const auto unused = [&](const auto& device) { return used.count(device->index) == 0; };
+  const auto rest = std::remove_if(all_.begin(), all_.end(), unused);
+  const bool any = rest != all_.end();
+  all_.erase(rest, all_.end());
+  return any;
+}
+
 }  // namespace fastsched

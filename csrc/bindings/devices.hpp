@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <unordered_set>
 #include <vector>
 
 #include "bindings/state.hpp"
@@ -38,6 +39,8 @@ public:
   bool captured() const;   // a graph may replay an update of these at any time
   bool capturing() const;  // on one of their streams
   void tell_all();
+  // Forgets all others; true where there were any.
+  bool keep(const std::unordered_set<int>& used);
 
 private:
   std::vector<std::unique_ptr<OnDevice>> all_;

@@ -991,12 +991,14 @@ private:
     double beta1 = -1, beta2 = -1;
     std::int64_t steps = -1;
     Mask mask = 0;
+    bool rate_known = true;
     for (std::size_t i = 0; i < work_.size(); ++i) {
       const std::size_t index = todo_[i];
       const State& state = params_[index].state;
       TensorUpdate& update = work_[i];
       if (group_of_[index] != group) {
         group = group_of_[index];
+        rate_known = !groups_[group].lr_tensor;
         shared = numbers_of(options_, groups_[group].value, groups_[group], scaling, ema_decay);
         mask = needed(groups_[group]);
       }
@@ -1011,6 +1013,11 @@ private:
       update.param_at_random = options_.stochastic_rounding && update.format[param] == Format::bfloat16 &&
                                !options_.master_weights;
       if (state.device != on_cpu) continue;  // the device knows its numbers
+      if (!rate_known) {                     // of a tensor on a device, which the parameter has left
+        groups_[group].value[lr] = number_of(groups_[group].lr_tensor);
+        shared = numbers_of(options_, groups_[group].value, groups_[group], scaling, ema_decay);
+        rate_known = true;
+      }
       update.numbers = shared;
       if (options_.rule == Rule::adam) {
         if (steps != state.steps || beta1 != shared.beta1 || beta2 != shared.beta2) {
@@ -1131,6 +1138,20 @@ private:
     return device;
   }
 
+  // Forgets devices that everything has moved away from; true where there were any.
+  bool drop_devices() {
+    std::unordered_set<int> used;
+    for (const Param& p : params_) {
+      if (p.state.step != nullptr) used.insert(p.state.device);
+    }
+    for (const std::size_t index : todo_) used.insert(params_[index].state.device);
+    View view;
+    for (const auto& [tensor, _] : buffers_) {
+      if (read_view(tensor.ptr(), view)) used.insert(view.device);
+    }
+    return devices_.keep(used);
+  }
+
   // A number in the device's memory, which then need not be known here; null where it lies elsewhere.
   static const void* there(const OnDevice* device, const py::object& given, Format& format) {
     View view;
@@ -1151,8 +1172,14 @@ private:
     const py::object scale = left_by_scaler(owner, names().grad_scale);
     const py::object found = left_by_scaler(owner, names().found_inf);
     collect(owner);
-    OnDevice* const lone = lone_device();
-    if (lone == nullptr) reconcile();
+    OnDevice* lone = lone_device();
+    if (lone == nullptr && behind_) {  // until now one device knew best
+      reconcile();
+      refresh_groups(owner);
+      ema_decay = options_.ema ? current_ema_decay(owner) : 1;
+      collect(owner);
+    }
+    if (lone == nullptr && drop_devices()) lone = lone_device();
     require_capturable(owner, lone);
     cuda::StepInputs inputs;
     inputs.phase = phase_;
@@ -1355,22 +1382,45 @@ private:
   // True where the launches were captured in a graph instead of made.
   bool run_devices(const cuda::StepInputs& inputs) {
     const bool capturing = devices_.capturing();
-    for (const auto& device : devices_) {
-      tell(*device);
-      device->step.load(device->work, inputs.take_norm, false);
-      device->on = device->stream();
+    try {
+      launch(inputs);
+    } catch (...) {
+      forget_devices();
+      throw;
     }
-    {
-      const py::gil_scoped_release unlocked;
-      for (const auto& device : devices_) {
-        const bool idle = device->work.tensors.empty() && inputs.phase != cuda::Phase::whole;
-        if (!idle) device->step.step(device->on, device->work, inputs);
+    if (capturing) {  // replays will use what was written by hand, and go on from there
+      for (std::size_t g = 0; g < groups_.size(); ++g) {
+        for (int h = 0; h < hypers; ++h) {
+          if (is_scheduled(g, h) && !groups_[g].holds_written(h)) groups_[g].passed_on(h);
+        }
       }
     }
     const bool has_norm = inputs.take_norm || inputs.joined != nullptr || inputs.given_norm_at != nullptr;
     norm_taken_ |= has_norm || !std::isnan(inputs.given_norm);
     behind_ |= has_norm || inputs.found_inf != nullptr || capturing;
     return capturing;
+  }
+
+  void launch(const cuda::StepInputs& inputs) {
+    for (const auto& device : devices_) {
+      tell(*device);
+      device->step.load(device->work, inputs.take_norm, false);
+      device->on = device->stream();
+    }
+    const py::gil_scoped_release unlocked;
+    for (const auto& device : devices_) {
+      const bool idle = device->work.tensors.empty() && inputs.phase != cuda::Phase::whole;
+      if (!idle) device->step.step(device->on, device->work, inputs);
+    }
+  }
+
+  // After a failure: what was told may not have arrived.
+  void forget_devices() {
+    try {
+      reconcile();
+    } catch (const std::exception&) {  // the device tells nothing any more: what is known here stands
+    }
+    devices_.tell_all();
   }
 
   void advance_devices() {

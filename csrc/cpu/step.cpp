@@ -177,20 +177,6 @@ void narrow_row(const Real* __restrict from, std::int64_t count, Stored* __restr
   for (std::int64_t i = 0; i < count; ++i) narrow(from[i], to[i]);
 }
 
-template <class Call>
-void with_format(Format format, Call call) {
-  switch (format) {
-    case Format::float32:
-      return call(float{});
-    case Format::float64:
-      return call(double{});
-    case Format::bfloat16:
-      return call(Bfloat16{});
-    case Format::float16:
-      return call(Float16{});
-  }
-}
-
 // One operand's elements [begin, begin + count) in memory.
 struct Piece {
   const TensorUpdate& update;

@@ -47,15 +47,15 @@ DeviceStep::~DeviceStep() {
 
 void DeviceStep::reset(std::size_t groups, std::size_t slots) {
   const Device::Current current(device_);
-  const Relaxed relaxed;  // another stream may be in a capture
-  groups_ = groups;
-  slots_ = std::max(slots, 2 * slots_);  // parameters come one by one where someone unfreezes a model
+  const Relaxed relaxed;                // another stream may be in a capture
+  slots = std::max(slots, 2 * slots_);  // parameters come one by one where someone unfreezes a model
+  groups_ = slots_ = 0;                 // whatever fails below: nothing fits
   Room room;
   room.take<Control>(1);
-  values_at_ = room.take<double>(groups_ * hypers);
-  constants_at_ = room.take<Constants>(groups_);
-  lr_tensors_at_ = room.take<LrTensor>(groups_);
-  slots_at_ = room.take<Slot>(slots_);
+  values_at_ = room.take<double>(groups * hypers);
+  constants_at_ = room.take<Constants>(groups);
+  lr_tensors_at_ = room.take<LrTensor>(groups);
+  slots_at_ = room.take<Slot>(slots);
   if (captured_) {
     state_.let_go();
     report_.let_go();
@@ -75,6 +75,8 @@ void DeviceStep::reset(std::size_t groups, std::size_t slots) {
   hyper_edits_.clear();
   slot_edits_.clear();
   rows_waiting_ = true;
+  groups_ = groups;
+  slots_ = slots;
 }
 
 void DeviceStep::set_rows(const Row* const (&rows)[hypers + 1]) {
@@ -222,6 +224,7 @@ ControlArgs DeviceStep::arguments(StreamHandle stream) {
 void DeviceStep::run_control(StreamHandle stream, const ControlArgs& arguments) {
   control_kernel().launch(stream, 1, control_threads, &arguments);
   ++ran_;
+  ran_on_ = stream;
 }
 
 // Calls call(stream) so that it has happened when this returns although `stream` is being captured.
@@ -359,9 +362,13 @@ unsigned DeviceStep::launch_norm(StreamHandle stream, const Tables& tables) {
 void DeviceStep::launch_updates(StreamHandle stream, const Tables& tables, bool only_zero) {
   for (const Launch& launch : tables.launches) {
     if (launch.count == 0) continue;
-    const UpdateArgs args = {
-        at<Control>(0), tables.tensors, tables.prepared, tables.layouts, tables.portions + launch.first,
-        only_zero};
+    UpdateArgs args{};
+    args.control = at<Control>(0);
+    args.tensors = tables.tensors;
+    args.prepared = tables.prepared;
+    args.layouts = tables.layouts;
+    args.portions = tables.portions + launch.first;
+    args.only_zero = only_zero;
     kernel(update_name(launch.code))
         .launch(stream, static_cast<unsigned>(launch.count), block_threads, &args);
   }
@@ -425,7 +432,7 @@ Report DeviceStep::report(StreamHandle stream) const {
     wait_for(stream);  // replays are not counted here
   } else {
     // Not for the stream: what was launched since would be waited for too.
-    while (shown->sequence < ran_ && !is_idle(stream)) std::this_thread::yield();
+    while (shown->sequence < ran_ && !is_idle(ran_on_)) std::this_thread::yield();
   }
   return {shown->position, shown->skipped, shown->grad_norm, shown->sequence};
 }

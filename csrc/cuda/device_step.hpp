@@ -78,7 +78,7 @@ public:
 
   // A graph holds launches of this step and may replay them at any time.
   bool captured() const { return captured_; }
-  // What `control` left when it last ran; waits for it.
+  // What `control` left when it last ran; waits for it. Of replays, those on `stream` are waited for.
   Report report(StreamHandle stream) const;
   std::vector<double> values(StreamHandle stream) const;  // [group][hypers]
   std::vector<Slot> slots(StreamHandle stream) const;
@@ -143,7 +143,8 @@ private:
   std::vector<HyperEdit> hyper_edits_;
   std::vector<SlotEdit> slot_edits_;
   std::int64_t position_ = -1;
-  std::int64_t ran_ = 0;  // launches of `control`
+  std::int64_t ran_ = 0;           // launches of `control`
+  StreamHandle ran_on_ = nullptr;  // the last of them
   bool captured_ = false;
 };
 

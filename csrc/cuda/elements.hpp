@@ -30,20 +30,6 @@ constexpr bool is_same = false;
 template <class A>
 constexpr bool is_same<A, A> = true;
 
-template <class Call>
-FASTSCHED_DEVICE void with_format(Format format, Call call) {
-  switch (format) {
-    case Format::float32:
-      return call(float{});
-    case Format::float64:
-      return call(double{});
-    case Format::bfloat16:
-      return call(Bfloat16{});
-    case Format::float16:
-      return call(Float16{});
-  }
-}
-
 // The elements that one block works on.
 struct Range {
   std::int64_t begin, end;
