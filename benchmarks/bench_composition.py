@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from beside import beside
-from problems import NARROW, SCHEDULE, VITS, assert_same, build, vit
+from problems import NARROW, SCHEDULE, VITS, assert_same, build, two_updates, vit
 
 import fastsched as fs
 
@@ -55,15 +55,7 @@ def agreeing(width):
     """Both sides, after two updates that must agree, and the gradients of the first."""
     shapes = vit(width)
     mine, theirs = Ours(shapes), Torchs(shapes)
-    grads = [p.grad.clone() for p in mine.params]
-    for side in (mine, theirs):
-        side.step()
-        assert not any(p.grad.any() for p in side.params)
-        # half the gradients: after clipping they are the first ones again, without it the moments would tell
-        for p, grad in zip(side.params, grads, strict=True):
-            torch.mul(grad, 0.5, out=p.grad)
-        side.step()
-    assert_same(mine.params, theirs.params, updates=2)
+    grads = two_updates(mine, theirs)
     assert_same(mine.ema(), theirs.ema(), updates=2)
     # torch adds float32 squares: with n of them, some sqrt(n) roundings
     assert math.isclose(mine.norm(), theirs.norm(), rel_tol=1e-4)

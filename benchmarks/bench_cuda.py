@@ -18,7 +18,7 @@ from statistics import median
 
 import pytest
 import torch
-from problems import NARROW, SCHEDULE, assert_same, build, equal, vit
+from problems import NARROW, SCHEDULE, assert_same, build, equal, two_updates, vit
 from report import seconds
 
 import fastsched as fs
@@ -266,15 +266,7 @@ def test_the_whole_composition(benchmark, copying, name, groups, how):
     capturable = {"capturable": True} if how == "replayed" else {}
     mine = Ours(shapes, groups, max_grad_norm=LARGEST_NORM, ema_decay=EMA_DECAY, zero_grads=True)
     theirs = TorchsWhole(shapes, groups, fused=True, **capturable)
-    grads = [p.grad.clone() for p in mine.params]
-    for side in (mine, theirs):
-        side.step()
-        assert not any(p.grad.any() for p in side.params)
-        # half the gradients: after clipping they are the first ones again, without it the moments would tell
-        for p, grad in zip(side.params, grads, strict=True):
-            torch.mul(grad, 0.5, out=p.grad)
-        side.step()
-    assert_same(mine.params, theirs.params, updates=2)
+    two_updates(mine, theirs)
     assert_same([mine.optimizer.state[p]["ema"] for p in mine.params], theirs.average, updates=2)
     eager = how == "eager"
     beside(

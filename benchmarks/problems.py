@@ -67,3 +67,17 @@ def assert_same(mine, theirs, updates=1):
     rounding = updates * 2**-22
     mine, theirs = ([p.detach() for p in params] for params in (mine, theirs))
     torch.testing.assert_close(mine, theirs, rtol=rounding, atol=rounding)
+
+
+def two_updates(mine, theirs):
+    """Two updates of both sides, which zero their gradients; returns the gradients of the first."""
+    grads = [p.grad.clone() for p in mine.params]
+    for side in (mine, theirs):
+        side.step()
+        assert not any(p.grad.any() for p in side.params)
+        # half the gradients: after clipping they are the first ones again, without it the moments would tell
+        for p, grad in zip(side.params, grads, strict=True):
+            torch.mul(grad, 0.5, out=p.grad)
+        side.step()
+    assert_same(mine.params, theirs.params, updates=2)
+    return grads

@@ -242,9 +242,16 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _spec = click.argument("schedule", metavar="SPEC", type=_Spec())
 _steps = click.option("--steps", type=click.IntRange(1, LARGEST_STEP), help="How many updates; default: the length.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_picture = click.option(
-    *("-o", "--output", "out"), type=click.Path(dir_okay=False, path_type=Path), help="Where to save a picture."
-)
+
+
+def _picture(default: str | None = None) -> Callable[[Command], Command]:
+    return click.option(
+        *("-o", "--output", "out"),
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=default,
+        show_default=True,
+        help="Where to save the picture: png, svg, pdf, ...",
+    )
 
 
 def _group_options(function: Command) -> Command:
@@ -391,13 +398,7 @@ def _show(made: Table) -> None:
 @command.command(epilog=SPEC_HELP)
 @click.argument("named", metavar="SPEC...", type=_NamedSpec(), nargs=-1, required=True)
 @_steps
-@click.option(
-    *("-o", "--output", "out"),
-    type=click.Path(dir_okay=False, path_type=Path),
-    default="lr.png",
-    show_default=True,
-    help="Where to save the picture: png, svg, pdf, ...",
-)
+@_picture("lr.png")
 @_json
 def plot(named: tuple[tuple[str, Schedule], ...], steps: int | None, out: Path, as_json: bool) -> None:
     """Draw one SPEC or several into one picture."""
@@ -464,7 +465,7 @@ def lint(
 @click.argument("b", metavar="SPEC", type=_Spec())
 @_steps
 @click.option("--tolerance", type=float, default=1e-12, show_default=True, help="Allowed, of the largest value.")
-@_picture
+@_picture()
 @_json
 @click.pass_context
 def compare(
@@ -532,7 +533,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 @click.option("--low", type=float, help="The first learning rate.")
 @click.option("--high", type=float, help="The last one.")
 @click.option("--steps", type=click.IntRange(2, 1_000_000), help="Updates of the sweep.")
-@_picture
+@_picture()
 @click.option("--traceback", is_flag=True, help="Show where an error of your function comes from.")
 @_json
 def find(
@@ -682,13 +683,7 @@ def _needing(who: str, modules: set[str], extra: str) -> Iterator[None]:
 @click.option("--warmup", "rise", type=click.IntRange(1, 100_000), default=60, show_default=True, help="Updates of it.")
 @click.option("--steps", type=click.IntRange(2, 100_000), default=200, show_default=True, help="Updates of each run.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option(
-    *("-o", "--output", "out"),
-    type=click.Path(dir_okay=False, path_type=Path),
-    default="fastsched-warmup.png",
-    show_default=True,
-    help="Where to save the picture.",
-)
+@_picture("fastsched-warmup.png")
 @_json
 def warmup(lr: float, rise: int, steps: int, seed: int, out: Path, as_json: bool) -> None:
     """See why Adam is warmed up: train a small transformer on real digits with a warmup and without.

@@ -842,7 +842,7 @@ def find_lr(
     kept = _Kept(modules, batches)
     try:
         with _own_workers(batches):
-            if not hasattr(optimizer, "param_groups"):
+            if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
                 optimizer = _made(optimizer, model)
             fused = kept.optimizer(optimizer)
             bases = _bases(model, optimizer, fused)

@@ -1141,7 +1141,7 @@ class Samples(Kind):
             )
         if len(values["values"]) * factor > LARGEST_SAMPLES:
             raise ValueError(
-                f"stretch: Samples must be at most 2**21 numbers, got {len(values['values'])} times "
+                f"stretch: Samples: values must be 1 to 2**21 numbers, got {len(values['values'])} times "
                 f"{shown(int(factor))}; stretch a kind that has a formula"
             )
         return {"values": np.repeat(values["values"], int(factor))}

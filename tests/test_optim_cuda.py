@@ -1293,8 +1293,8 @@ def test_when_all_parameters_have_moved_the_new_device_decides_alone(places):
 
 def test_a_parameter_that_left_the_device_of_its_lr_tensor_is_updated_with_it(places):
     pair = Scattered(places, [0] * 4, weight_decay=0.0)
-    opt = fs.optim.AdamW([p for p in pair.params[:2]], lr=0.5, capturable=True)
-    twin = fs.optim.AdamW([p for p in pair.twins[:2]], lr=0.5)
+    opt = fs.optim.AdamW(pair.params[:2], lr=0.5, capturable=True)
+    twin = fs.optim.AdamW(pair.twins[:2], lr=0.5)
     places.put(opt.param_groups[0]["lr"], 0)
     for t in range(4):
         if t == 2:
