@@ -272,8 +272,8 @@ private:
     const double last = first + static_cast<double>(count - 1);
     const double stair = whole_turns(first, c.r);
     const double stairs = whole_turns(last, c.r) - stair + 1.0;
-    // Also where stairs cannot be counted one by one any more.
-    if (stairs > 0.25 * static_cast<double>(count) + 1.0 || stair + stairs > largest_step) {
+    // Also where stairs cannot be counted one by one any more, or are so short that their number overflows.
+    if (!(stairs <= 0.25 * static_cast<double>(count) + 1.0 && stair + stairs <= largest_step)) {
       if (code == Code::staircase) {
         FASTSCHED_SWEEP(staircase, double, unknown);
       } else {
