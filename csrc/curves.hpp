@@ -60,7 +60,7 @@ FASTSCHED_SHARED double arc_from(double start, double end, double z, bool near_s
 template <class Number>
 constexpr bool is_wide = false;
 template <>
-constexpr bool is_wide<Wide> = true;
+inline constexpr bool is_wide<Wide> = true;
 
 FASTSCHED_SHARED bool opposite(double a, double b) { return (a < 0.0 && b > 0.0) || (a > 0.0 && b < 0.0); }
 FASTSCHED_SHARED bool crosses_zero(const Curve& c) { return opposite(c.start, c.end); }

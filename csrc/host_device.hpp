@@ -82,6 +82,7 @@ FASTSCHED_SHARED double from_bits(std::uint64_t bits) {
 }
 
 FASTSCHED_SHARED double infinity() { return from_bits(0x7ff0000000000000u); }
+FASTSCHED_SHARED double not_a_number() { return from_bits(0x7ff8000000000000u); }
 
 FASTSCHED_SHARED std::uint32_t bits_of(float a) {
 #if defined(__CUDACC_RTC__)

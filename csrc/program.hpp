@@ -54,6 +54,7 @@ constexpr int stack_size = 32;
 constexpr int most_cycles = 64;
 // Steps and horizons are at most this: every integer up to it is a double. Time that would go further stops.
 constexpr double largest_step = 9007199254740992.0;
+constexpr std::int64_t largest_position = std::int64_t{1} << 53;  // the same, where updates are counted
 
 FASTSCHED_SHARED_INNER double inside(Code code, const Curve& c, double t) {
   const bool wide = crosses_zero(c);

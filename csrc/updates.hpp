@@ -74,22 +74,22 @@ FASTSCHED_SHARED Real moved(const Average<Real>& average, Real old, Real now) {
 template <class Real>
 struct Decay {
   Real shrink;
-  Real above;  // decays where update * param is: infinity for nowhere, since 0 * infinity would be NaN
+  Real from;  // decays where update * param reaches it: NaN for nowhere, since 0 * infinity would be NaN
 };
 
 template <class Real>
 FASTSCHED_SHARED Decay<Real> decay_rule(const Numbers& n) {
-  const double smallest = 0x1p-149;  // of float32: just below 0
-  return {static_cast<Real>(n.decay), static_cast<Real>(n.decay == 0 ? infinity()
-                                                        : n.cautious ? -smallest
+  return {static_cast<Real>(n.decay), static_cast<Real>(n.decay == 0 ? not_a_number()
+                                                        : n.cautious ? 0.0
                                                                      : -infinity())};
 }
 
-// Decay and update leave the parameter together, so that it is rounded once.
+// Decay and update leave the parameter together, so that it is rounded once. An infinite one becomes NaN,
+// where torch's stays: asking for it took 3 to 20 % of the time of a step in the cache.
 template <class Real>
 FASTSCHED_SHARED Real descended(const Decay<Real>& decay, Real update, Real param) {
   const Real shrunk = decay.shrink * param;
-  return param - ((update * param > decay.above ? shrunk : Real(0)) + update);
+  return param - ((update * param >= decay.from ? shrunk : Real(0)) + update);
 }
 
 // 1 - beta**update, the share of a running average that has come in after `update` updates.

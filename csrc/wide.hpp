@@ -70,9 +70,11 @@ FASTSCHED_SHARED_CALL Wide root(Wide x) {
 
 FASTSCHED_SHARED Wide scale_by_power_of_two(Wide x, double s) { return {x.a * s, x.b * s, x.c * s}; }
 
-// Zero where it underflows, also where y is a product that fell below all numbers, which is NaN.
+// Zero where it underflows, also where y is a product that fell below all numbers, which is NaN; infinite
+// where it overflows.
 FASTSCHED_SHARED_CALL Wide exp2(Wide y) {
   if (!(y.a >= -1022.0)) return widen(0.0);
+  if (y.a > 1024.0) return widen(infinity());
   const Wide ln2 = {0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56, 0x1.7b57a079a1934p-111};
   const double whole = nearest_integer(y.a);
   const Wide x = scale_by_power_of_two((y - widen(whole)) * ln2, 0x1p-6);  // at most 0.0055

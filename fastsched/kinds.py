@@ -103,7 +103,8 @@ END = Number("pass the value at the last step")
 GAMMA = Number("a constant value is gamma=1", above=0.0)
 
 
-EVERY = Number("a factor for every step is every=1", above=0.0, least=1e-300, most=LARGEST_STEP)
+SHORTEST = 1e-290  # 2**53 steps are then a number of such lengths that is finite
+EVERY = Number("a factor for every step is every=1", above=0.0, least=SHORTEST, most=LARGEST_STEP)
 LENGTH = Number("leave a part out with 0", least=0, most=LARGEST_STEP, whole=True)
 CYCLE = Number("pass how many steps it takes", least=1, most=LARGEST_STEP, whole=True)
 TIMESCALE = Number("pass a number of steps", above=0.0, least=1e-200, most=1e200)
@@ -400,7 +401,7 @@ class StepDecay(Kind):
     _rules: ClassVar = {
         "start": START,
         "gamma": GAMMA,
-        "every": Number("pass the number of steps between two drops", above=0.0, most=LARGEST_STEP),
+        "every": Number("pass the number of steps between two drops", above=0.0, least=SHORTEST, most=LARGEST_STEP),
     }
 
     def __init__(self, start: float = 1.0, *, gamma: float, every: float) -> None:

@@ -473,7 +473,7 @@ class _Fused(torch.optim.Optimizer):
 
     @property
     def skipped(self) -> int:
-        """How many updates were skipped for gradients that were not finite.
+        """How many updates were skipped for gradients that were not finite, since it was made, copied or loaded.
 
         On a CUDA device the step itself finds out, and nobody waits for it. Reading this, `position`, `grad_norm`,
         `lrs`, `param_groups` or `state_dict()` does, where an update may have been skipped or a graph replayed.
@@ -656,7 +656,14 @@ class _Fused(torch.optim.Optimizer):
         super().__setstate__(state)
         self._make_engine()
         recovered = self._engine.bind(self)
-        self._retime(recovered if position is None else position)
+        if position is None:
+            self._retime(recovered)
+            return
+        held = [dict(group) for group in self.param_groups]  # also what was written by hand for the next update
+        self._retime(position)
+        for group, before in zip(self.param_groups, held, strict=True):
+            written = {key: value for key, value in before.items() if value is not group[key] and value != group[key]}
+            group.update(written)
 
     # ---- what ranks and checkpoints must agree on
 

@@ -1284,7 +1284,7 @@ def read_json(who: str, text: Any) -> dict[str, Any]:
     if not isinstance(text, str):
         raise TypeError(f"{who}: text must be a string, got {shown(text)}; {advice}")
     if len(text) > LARGEST_JSON:
-        raise ValueError(f"{who}: text must be at most 2**25 characters long, got {len(text)}; {advice}")
+        raise ValueError(f"{who}: text must be at most 2**26 characters long, got {len(text)}; {advice}")
     try:
         document = json.loads(text)
     except RecursionError:

@@ -203,6 +203,7 @@ def broken(schedule=PRODUCT, at=-1, **fields):
         broken(fs.Exponential(gamma=0.9), r=2048.0),
         broken(fs.StepDecay(gamma=0.9, every=3), r=0.0),
         broken(fs.StepDecay(gamma=0.9, every=3), r=math.inf),
+        broken(fs.StepDecay(gamma=0.9, every=3), r=5e-324),
         broken(fs.StepDecay(gamma=0.9, every=3), s=0.0),
         broken(fs.InverseTime(rate=1.0, staircase=True), r=-1.0),
         broken(fs.CosineRestarts(first=3), p=0.0),

@@ -368,6 +368,15 @@ def test_a_position_that_is_no_step_is_refused(value, error):
     assert opt.position == 0
 
 
+def test_the_last_position_is_not_left():
+    opt = stepping()
+    opt.position = 2**53
+    opt.step()
+    assert opt.position == 2**53
+    opt.scale_lr(0.5)
+    assert lrs_of(opt) == [0.05 * COSINE(2**53), 0.01 * COSINE(2**53)]
+
+
 def test_scale_lr_lasts():
     opt = stepping()
     opt.step()
@@ -754,10 +763,14 @@ def test_on_the_numba_backend_it_raises_and_names_the_fix():
         fs.use_backend("native")
 
 
-def test_one_openmp_runtime_serves_torch_and_the_native_module():
-    for order in ("import torch, fastsched._core", "import fastsched._core, torch"):
-        found = output(f"{order}; print({{line.split()[-1] for line in open('/proc/self/maps') if 'gomp' in line}})")
-        assert found.count("gomp") == 1, found
+@pytest.mark.parametrize("order", [("torch", "table"), ("table", "torch")], ids=" then ".join)
+def test_one_openmp_runtime_serves_torch_and_the_native_module(order):
+    do = {"torch": "import torch", "table": "import fastsched; fastsched.Cosine(steps=9).table(1 << 18)"}
+    found = output(
+        "; ".join(do[what] for what in order)
+        + "; print({line.split()[-1] for line in open('/proc/self/maps') if 'gomp' in line})"
+    )
+    assert found.count("gomp") == 1, found
 
 
 def test_groups_removed_behind_its_back_are_an_error():

@@ -294,6 +294,21 @@ class Meddler:
         return self.value
 
 
+@pytest.mark.parametrize("key", ["lr", "eps"])
+def test_an_interrupt_while_a_number_is_read_stays_one_and_nothing_changes(key):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    opt = ready(param(3))
+    before = snapshot(opt)
+    held = opt.param_groups[0][key]
+    opt.param_groups[0][key] = Meddler(0.5, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        opt.step()
+    opt.param_groups[0][key] = held
+    assert_untouched(opt, before)
+
+
 @pytest.mark.parametrize(
     "meddle",
     [

@@ -770,7 +770,9 @@ def test_bits_tell_signed_zeros_apart():
         (fs.Exponential(gamma=2**3.998046875), 256, math.inf),  # an exponent of 1023.5
         (fs.Exponential(-1.0, rate=-1.0), 800, -math.inf),
         (fs.StepDecay(gamma=2.0, every=1), 5000, math.inf),
-        (fs.Exponential(gamma=0.5, every=1e-300), 3, 0.0),
+        (fs.Exponential(gamma=0.5, every=1e-290), 3, 0.0),
+        (fs.StepDecay(gamma=0.5, every=1e-290), 1, 0.0),
+        (fs.StepDecay(gamma=0.5, every=1e-290), 2**53, 0.0),
         (fs.StepDecay(gamma=0.5, every=1), 2**53, 0.0),
     ],
     ids=str,

@@ -64,6 +64,12 @@ inline const Names& names() {
   return *known;
 }
 
+// Before another error takes its place; what is no Exception, such as Ctrl-C, is passed on.
+inline void clear_error() {
+  if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) throw pybind11::error_already_set();
+  PyErr_Clear();
+}
+
 inline pybind11::object checked(PyObject* object) {
   if (object == nullptr) throw pybind11::error_already_set();
   return pybind11::reinterpret_steal<pybind11::object>(object);
@@ -224,7 +230,7 @@ private:
     if (given && PyFloat_CheckExact(given.ptr())) return PyFloat_AS_DOUBLE(given.ptr());
     const double result = given ? PyFloat_AsDouble(given.ptr()) : -1.0;
     if (!given || (result == -1.0 && PyErr_Occurred())) {
-      PyErr_Clear();
+      clear_error();
       const std::string index = std::to_string(group);
       throw pybind11::type_error("group " + index + ": " + name + " must be a number, got " +
                                  (given ? type_of(given) : "nothing") + "; write one into param_groups[" +

@@ -74,6 +74,7 @@ public:
     }
     for (std::size_t index = 0; index < params_.size(); ++index) find_grad(owner, index);
     if (update(owner, given_norm)) advance();
+    zero_negated();
   }
 
   // One update of params_[index] alone, at the same position: an optimizer in the backward pass. True where
@@ -92,7 +93,9 @@ public:
     }
     find_grad(owner, index);
     phase_ = cuda::Phase::tensors;
-    return update(owner, py::none());
+    const bool made = update(owner, py::none());
+    zero_negated();
+    return made;
   }
 
   // Ends an update that step_one() made parameter by parameter.
@@ -192,7 +195,7 @@ public:
   void move_to(py::handle owner, std::int64_t position, const py::dict& rows, std::vector<double> bases,
                bool keep_written) {
     const Busy busy(busy_, running);
-    if (position < 0 || position > (std::int64_t{1} << 53))
+    if (position < 0 || position > largest_position)
       throw py::value_error("move_to: position must be in 0..2**53");
     reconcile();
     refresh_groups(owner);
@@ -339,14 +342,12 @@ private:
     }
     if (probe) return false;
     fresh_buffers_ = false;
-    if (options_.zero_grads) {
-      zero_late_ ? run_zeroing() : zero_negated();
-    }
+    if (options_.zero_grads && zero_late_) run_zeroing();
     return true;
   }
 
   void advance() {
-    ++position_;
+    position_ = std::min(position_ + 1, largest_position);
     write_scheduled(false);
   }
 
@@ -450,13 +451,12 @@ private:
     state_map_.forget();
     std::size_t index = 0;
     for (const Group& group : groups_) {
-      const Mask mask = needed(group);
       for (; index < group.end; ++index) {
         Param& p = params_[index];
         if (!same && !p.repeated) find_state(p, map.ptr());
         if (p.dict.get() == nullptr) continue;
         if (p.state.adopted && !read_adopted(p.state)) let_go(p);
-        if (!p.dict.unchanged() || (mask & ~p.state.held) != 0) {
+        if (!p.dict.unchanged()) {
           take_over(owner, p, group);
         } else if (p.state.device == on_cpu && static_cast<float>(p.state.steps) != *p.state.step) {
           read_steps(p);  // somebody wrote into the tensor
@@ -929,7 +929,7 @@ private:
   static double read_norm(py::handle owner, const py::object& given) {
     const double norm = PyFloat_AsDouble(given.ptr());
     if (norm == -1 && PyErr_Occurred()) {
-      PyErr_Clear();
+      clear_error();
       throw py::type_error(type_of(owner) + ": step: grad_norm must be a number, got " + type_of(given) +
                            "; pass what torch.nn.utils.get_total_norm returns");
     }
@@ -1096,10 +1096,10 @@ private:
     }
     cpu_buffers_.clear();
     run();
-    zero_negated();
   }
 
-  // Of a negated or conjugated gradient the work holds a copy; this is the gradient itself.
+  // Of a negated or conjugated gradient the work holds a copy; this is the gradient itself. It may run code
+  // that raises: nothing of the step may come after it.
   void zero_negated() {
     for (const py::object& grad : negated_) grad.attr("zero_")();
     negated_.clear();
@@ -1674,6 +1674,7 @@ std::string unreadable(const py::object& given) {
     PyErr_Clear();
     return "must be a torch tensor with memory of its own, got a " + type_of(tensor);
   }
+  if (!has_sound_layout(view)) return "must have a layout that torch's tensors can have; clone it first";
   if (view.data == nullptr && view.count() != 0) {
     return "must have memory of its own, got a " + type_of(tensor) + " without; use its local or real tensor";
   }

@@ -35,6 +35,9 @@ bool is_stride(double r) {
 
 bool is_positive(double r) { return r > 0.0 && std::isfinite(r); }
 
+// Whether the stairs of any step can be counted.
+bool is_stair(double r) { return is_positive(r) && std::isfinite(largest_step / r); }
+
 // Whether the kernels can run an instruction: they end only where lengths are whole, and read within the
 // samples.
 bool is_sound(const Instruction& in, std::size_t samples) {
@@ -70,9 +73,9 @@ bool is_sound(const Instruction& in, std::size_t samples) {
     case Code::exponential:
       return (has_end || endless) && is_stride(c.r);
     case Code::staircase:
-      return endless && is_positive(c.r) && is_stride(c.s);
+      return endless && is_stair(c.r) && is_stride(c.s);
     case Code::inverse_staircase:
-      return endless && is_positive(c.r);
+      return endless && is_stair(c.r);
     default:
       return has_end || endless;
   }

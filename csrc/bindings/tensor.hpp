@@ -86,11 +86,13 @@ inline Overlap overlap(int dims, const std::int64_t* shape, const std::int64_t* 
 // ---- reading
 
 constexpr int on_cpu = -1;
+// Addresses within a tensor, in bytes, then stay below 2**63, also where numbers are complex.
+constexpr std::int64_t most_elements = std::int64_t{1} << 58;
 
 // False where the engine does not reach that memory.
 inline bool find_device(dlpack::Device given, int& device) {
   device = given.type == dlpack::cpu ? on_cpu : given.index;
-  return given.type == dlpack::cpu || given.type == dlpack::cuda;
+  return given.type == dlpack::cpu || (given.type == dlpack::cuda && given.index >= 0);
 }
 
 // A tensor in the memory of the CPU or of a CUDA device. A complex one is seen as torch.view_as_real sees it:
@@ -118,7 +120,7 @@ struct View {
 inline bool find_format(dlpack::DataType type, Format& format, bool& complex) {
   complex = type.code == dlpack::complex_floating;
   const int bits = complex ? type.bits / 2 : type.bits;
-  if (type.lanes != 1) return false;
+  if (type.lanes != 1 || (complex && type.bits % 2 != 0)) return false;
   if (type.code == dlpack::brain_floating && bits == 16) {
     format = Format::bfloat16;
   } else if ((type.code == dlpack::floating || complex) && bits == 32) {
@@ -156,6 +158,25 @@ inline pybind11::object shard_of(const pybind11::object& tensor) {
   return local;
 }
 
+// Whether the place of every element can be computed: what an exchange table hands out is checked like any
+// other input, since kernels trust it. torch's tables give all strides, and none is negative.
+inline bool has_sound_layout(const dlpack::Tensor& tensor) {
+  if (tensor.ndim < 0) return false;
+  if (tensor.ndim > 0 && (tensor.shape == nullptr || tensor.strides == nullptr)) return false;
+  std::int64_t count = 1, last = 0;  // empty dimensions left out
+  for (std::int32_t d = 0; d < tensor.ndim; ++d) {
+    const std::int64_t length = tensor.shape[d], stride = tensor.strides[d];
+    if (length < 0 || length > most_elements || stride < 0 || stride > most_elements) return false;
+    if (length <= 1) continue;
+    std::int64_t reach = 0;
+    if (__builtin_mul_overflow(count, length, &count) || __builtin_mul_overflow(length - 1, stride, &reach) ||
+        __builtin_add_overflow(last, reach, &last) || count > most_elements || last >= most_elements) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // False where the tensor has no memory of a known format that can be trusted. Wrapper subclasses (DTensor,
 // FakeTensor, functional tensors) come back with a null address and the full shape.
 inline bool read_view(PyObject* object, View& view) {
@@ -164,6 +185,7 @@ inline bool read_view(PyObject* object, View& view) {
     PyErr_Clear();
     return false;
   }
+  if (!has_sound_layout(tensor)) return false;
   view.count = tensor.count();
   if (!find_format(tensor.dtype, view.format, view.complex) || !find_device(tensor.device, view.device) ||
       (tensor.data == nullptr && view.count != 0)) {

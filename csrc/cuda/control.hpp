@@ -272,7 +272,7 @@ control(const ControlArgs args) {
   if (advances) {
     write_scheduled<scheduled>(args, args.control->position + 1);
     all_threads<control_threads>([&](int thread) {
-      if (thread == 0) ++args.control->position;
+      if (thread == 0 && args.control->position < largest_position) ++args.control->position;
     });
   }
   report(args);
