@@ -161,7 +161,8 @@ inline pybind11::object shard_of(const pybind11::object& tensor) {
 // Whether the place of every element can be computed: what an exchange table hands out is checked like any
 // other input, since kernels trust it. torch's tables give all strides, and none is negative.
 inline bool has_sound_layout(const dlpack::Tensor& tensor) {
-  if (tensor.ndim < 0) return false;
+  const std::uint64_t furthest = tensor.data == nullptr ? 0 : most_elements;  // else the address may wrap
+  if (tensor.ndim < 0 || tensor.byte_offset > furthest) return false;
   if (tensor.ndim > 0 && (tensor.shape == nullptr || tensor.strides == nullptr)) return false;
   std::int64_t count = 1, last = 0;  // empty dimensions left out
   for (std::int32_t d = 0; d < tensor.ndim; ++d) {
