@@ -68,12 +68,13 @@ void start_counting() {
   counting = true;
 }
 
-// calls, largest block, and the most that was live at once beyond what stayed
+// calls, largest block, the most that was live at once beyond what stayed, and what stayed
 void stop_counting(std::int64_t* result) {
   counting = false;
   const std::int64_t stayed = live;
   result[0] = calls;
   result[1] = largest;
   result[2] = most_live - (stayed > 0 ? stayed : 0);
+  result[3] = stayed;
 }
 }

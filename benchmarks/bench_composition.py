@@ -62,6 +62,7 @@ def agreeing(width):
     return mine, theirs, grads
 
 
+@pytest.mark.short
 @pytest.mark.parametrize("name", VITS)
 def test_composition(benchmark, name):
     """Gradients are those that the step before has zeroed."""

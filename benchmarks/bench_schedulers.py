@@ -1,13 +1,16 @@
-"""scheduler.step() of every class beside torch's, on 500 groups and on one; both must have come to the same lrs."""
+"""scheduler.step() of every class beside torch's, on 1 to 1,000 groups; both must have come to the same lrs."""
 
 import pytest
 import torch
 from beside import beside
+from problems import FEW
 
 import fastsched as fs
 
-GROUPS = (500, 1)
+GROUPS = (1, 10, 100, 500, 1000)
 HORIZON = 1_000_000  # of those that refuse to be stepped beyond theirs
+
+SHORT = [(name, groups) for name in ("CosineAnnealingLR", "OneCycleLR", "LambdaLR") for groups in (1, 500)]
 
 # name: arguments
 CASES = {
@@ -38,13 +41,20 @@ def build(module, name, groups):
     return scheduler
 
 
-@pytest.mark.parametrize("groups", GROUPS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        pytest.param(name, groups, marks=[pytest.mark.short] if (name, groups) in SHORT else [])
+        for name in CASES
+        for groups in GROUPS
+    ],
+)
 def test_scheduler_step(benchmark, name, groups):
-    ours, theirs = build(fs.lr_scheduler, name, groups), build(torch.optim.lr_scheduler, name, groups)
+    built = groups if benchmark.enabled else min(groups, FEW)
+    ours, theirs = build(fs.lr_scheduler, name, built), build(torch.optim.lr_scheduler, name, built)
     for _ in range(3):
         ours.step()
         theirs.step()
     assert ours.get_last_lr() == theirs.get_last_lr()
-    calls = 20 if groups > 1 else 500
-    beside(benchmark, f"{name}.step, {groups} group(s)", ours.step, "torch", theirs.step, calls=calls, rounds=30)
+    calls = max(5, 500 // groups)
+    beside(benchmark, f"{name}.step, {groups} group(s)", ours.step, "torch", theirs.step, calls=calls, rounds=20)

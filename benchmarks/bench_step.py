@@ -8,11 +8,16 @@ import pytest
 import torch
 from baselines import streaming
 from beside import beside
-from problems import ALONE, DECAY, EQUAL, MANY_GROUPS, SCHEDULE, assert_same, build, equal
+from problems import ADAMW_BYTES, ALONE, DECAY, EQUAL, MANY_GROUPS, SCHEDULE, assert_same, build, equal
 
 import fastsched as fs
 
 TORCH = "torch fused + LambdaLR"
+
+
+def sized(benchmark, tensors, elements, *groups):
+    """A case's sizes, with small tensors where nothing is timed."""
+    return tensors, elements if benchmark.enabled else min(elements, 1000), *groups
 
 
 def ours(tensors, elements, groups):
@@ -42,9 +47,11 @@ def agreeing(mine, theirs, updates=1):
     return step, baseline
 
 
+@pytest.mark.short
 @pytest.mark.parametrize("name", EQUAL)
 def test_step(benchmark, name):
     *case, calls, rounds = EQUAL[name]
+    case = sized(benchmark, *case)
     step, baseline = agreeing(ours(*case), torchs(*case))
     beside(benchmark, f"step: {name}", step, TORCH, baseline, calls=calls, rounds=rounds)
 
@@ -65,6 +72,7 @@ def test_step_after_other_work(benchmark, name):
     )
 
 
+@pytest.mark.short
 @pytest.mark.parametrize("name", MANY_GROUPS)
 def test_step_with_scheduled_weight_decay(benchmark, name):
     """Torch has no scheduler of weight decay: it is written into every group by hand."""
@@ -98,11 +106,11 @@ def test_step_with_scheduled_weight_decay(benchmark, name):
     )
 
 
-@pytest.mark.parametrize("baseline", ["loop", "torch"])
+@pytest.mark.parametrize("baseline", ["loop", pytest.param("torch", marks=pytest.mark.short)])
 @pytest.mark.parametrize("name", ALONE)
 def test_the_step_alone(benchmark, name, baseline):
     """One group, no schedule: only memory is left to wait for."""
-    shapes = equal(*ALONE[name])
+    shapes = equal(*sized(benchmark, *ALONE[name]))
     params, groups = build(shapes, 1)
     step = fs.optim.AdamW(groups).step
     if baseline == "loop":
@@ -112,7 +120,8 @@ def test_the_step_alone(benchmark, name, baseline):
         others, groups = build(shapes, 1)
         step, call = agreeing((params, step), (others, torch.optim.AdamW(groups, fused=True).step))
         label = "torch fused"
-    beside(benchmark, f"step alone: {name}", step, label, call, rounds=40)
+    moved = ADAMW_BYTES * sum(p.numel() for p in params)
+    beside(benchmark, f"step alone: {name}", step, label, call, rounds=40, moved=moved)
 
 
 def test_groups_cost_nothing(benchmark):

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 from beside import beside
+from problems import WIDTHS
 
 import fastsched as fs
+from fastsched._writing import Table, write
 
 STEPS = 10**6
 LONG, GROUPS = 100_000, 500
+ROWS = 10_000  # where the number of columns varies: 2,000 of float64 are 160 MB
 COSINE = fs.Cosine(steps=STEPS)
 SCALE = 0.99 ** np.arange(GROUPS)
 
@@ -67,19 +70,78 @@ def threads(count):
         torch.set_num_threads(before)
 
 
-def numpy_cosine():
-    return 0.5 * (1.0 + np.cos(np.pi * np.arange(STEPS) / STEPS))
+def some(names, short):
+    """Parameters, of which some are of the short set."""
+    return [pytest.param(name, marks=[pytest.mark.short] if name in short else []) for name in names]
 
 
-def test_cosine_table(benchmark):
-    # 1e-15: the numpy expression itself is off by a few ulp of 1
-    np.testing.assert_allclose(COSINE.table(STEPS), numpy_cosine(), rtol=0.0, atol=1e-15)
-    ours = lambda: COSINE.table(STEPS)  # noqa: E731
-    beside(benchmark, "cosine, 1e6 float64 steps", ours, "numpy expression", numpy_cosine, rounds=40)
+def steps_of_numpy():
+    return np.arange(STEPS)
+
+
+# What people write: of 1e6 float64 steps, from the array of the steps on
+NUMPY = {
+    "Linear": lambda: 1.0 - 0.9 * (steps_of_numpy() / STEPS),
+    "Cosine": lambda: 0.1 + 0.9 * 0.5 * (1.0 + np.cos(np.pi * steps_of_numpy() / STEPS)),
+    "Exponential": lambda: 0.99999 ** steps_of_numpy(),
+    "Geometric": lambda: np.geomspace(1.0, 0.01, STEPS + 1)[:-1],
+    "StepDecay": lambda: 0.97 ** (steps_of_numpy() // 1000),
+    "Polynomial, power 2": lambda: 0.1 + 0.9 * (1.0 - steps_of_numpy() / STEPS) ** 2,
+    "InverseTime": lambda: 1.0 / (1.0 + 0.001 * steps_of_numpy()),
+    "Rex": lambda: (1.0 - steps_of_numpy() / STEPS) / (1.0 - 0.5 * (steps_of_numpy() / STEPS)),
+    "Polynomial, power 0.9": lambda: (1.0 - steps_of_numpy() / STEPS) ** 0.9,
+    "PowerLaw": lambda: (1.0 + steps_of_numpy() / 1000) ** -0.7,
+    "InverseSqrt": lambda: 1.0 / np.sqrt(1.0 + steps_of_numpy() / 1000),
+    "OneMinusSqrt": lambda: 1.0 - np.sqrt(steps_of_numpy() / STEPS),
+}
+
+
+@pytest.mark.parametrize("name", some(NUMPY, ("Cosine", "Exponential")))
+def test_numpy_expressions(benchmark, name):
+    schedule, expression = (STREAMED | POWERS)[name], NUMPY[name]
+    # 1e-11: gamma**t loses some 500 ulp in numpy's form, the others a few
+    np.testing.assert_allclose(schedule.table(STEPS), expression(), rtol=0.0, atol=1e-11)
+    group = f"{name}, 1e6 float64 steps, allocated"
+    beside(benchmark, group, lambda: schedule.table(STEPS), "numpy expression", expression, rounds=20)
+
+
+# Of optax; its step counts are float32, so the values are compared as such
+OPTAX = {
+    "Linear": lambda optax: optax.linear_schedule(1.0, 0.1, STEPS),
+    "Cosine": lambda optax: optax.cosine_decay_schedule(1.0, STEPS, alpha=0.1),
+    "Exponential": lambda optax: optax.exponential_decay(1.0, 1000, 0.99999**1000),
+    "Polynomial, power 2": lambda optax: optax.polynomial_schedule(1.0, 0.1, 2, STEPS),
+    "CosineRestarts, equal": lambda optax: optax.join_schedules(
+        [optax.cosine_decay_schedule(1.0, STEPS // 4)] * 4, [STEPS // 4 * i for i in (1, 2, 3)]
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jax's inside
+@pytest.mark.parametrize("name", OPTAX)
+def test_optax_jitted(benchmark, name):
+    """A table of all steps by one compiled call, in the float32 that jax has unless told otherwise."""
+    optax, jax = pytest.importorskip("optax"), pytest.importorskip("jax")
+    equal = fs.CosineRestarts(first=STEPS // 4, cycles=4)
+    schedule = equal if name == "CosineRestarts, equal" else (STREAMED | POWERS)[name]
+    table, steps, out = jax.jit(jax.vmap(OPTAX[name](optax))), jax.numpy.arange(STEPS), np.empty(STEPS, np.float32)
+    # float32 progress is off by 6e-8 and a decay rate by 3e-8, of which some hundreds are multiplied
+    np.testing.assert_allclose(schedule.table(STEPS), np.asarray(table(steps)), rtol=0.0, atol=1e-5)
+    beside(
+        benchmark,
+        f"{name}, 1e6 float32 steps",
+        lambda: schedule.table(STEPS, dtype=np.float32, out=out),
+        "optax, jitted",
+        lambda: table(steps).block_until_ready(),
+        rounds=20,
+    )
+
+
+SHORT_KINDS = ("Linear", "Cosine", "Exponential", "Polynomial, power 0.9")
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("name", [*STREAMED, *POWERS])
+@pytest.mark.parametrize("name", some([*STREAMED, *POWERS], SHORT_KINDS))
 def test_a_million_steps_of_each_kind(benchmark, name, count):
     schedule = (STREAMED | POWERS)[name]
     out, filled = np.empty(STEPS), np.empty(STEPS)
@@ -96,6 +158,32 @@ def test_a_million_steps_of_each_kind(benchmark, name, count):
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("how", ["scales of one curve", "different curves"])
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_a_table_of_some_columns(benchmark, columns, how, dtype):
+    rows = ROWS if benchmark.enabled else 50
+    out, filled = np.empty((rows, columns), dtype), np.empty((rows, columns), dtype)
+    if how == "scales of one curve":
+        schedules, scale = fs.Cosine(steps=ROWS), 0.99 ** np.arange(columns)
+        expected = np.outer(schedules.table(rows), scale).astype(dtype)
+    else:
+        schedules, scale = [fs.Cosine(1.0, 0.1 / (i + 1), steps=ROWS - 9).warmup(9) for i in range(columns)], None
+        expected = np.stack([s.table(rows, dtype=dtype) for s in schedules], axis=1)
+    fs.lr_table(schedules, rows, scale=scale, dtype=dtype, out=out)
+    assert np.array_equal(out, expected)
+    beside(
+        benchmark,
+        f"{ROWS:,} rows of {np.dtype(dtype)}, columns: {columns:,}, {how}",
+        lambda: fs.lr_table(schedules, rows, scale=scale, dtype=dtype, out=out),
+        "ndarray.fill, 1 thread",
+        lambda: filled.fill(1.0),
+        rounds=15,
+        point=("columns", columns) if (how, dtype) == ("scales of one curve", np.float32) else None,
+    )
+
+
+@pytest.mark.short
 @pytest.mark.parametrize("name", ["one curve and 500 scales", "500 different curves"])
 def test_a_table_of_500_groups(benchmark, name):
     out, filled = np.empty((LONG, GROUPS), np.float32), torch.empty(LONG, GROUPS)
@@ -117,6 +205,7 @@ def test_a_table_of_500_groups(benchmark, name):
     )
 
 
+@pytest.mark.short
 def test_a_table_beside_stepping_a_torch_scheduler(benchmark):
     """The scheduler makes 300 rows, so its time is to be multiplied by 100,000 / 300."""
     schedule, rows = fs.Cosine(steps=LONG), 300
@@ -146,6 +235,25 @@ def test_a_table_beside_stepping_a_torch_scheduler(benchmark):
     )
 
 
+def test_a_table_in_a_file(benchmark, tmp_path):
+    """As `fastsched table -o` computes and writes it, block by block; numpy has the finished array."""
+    rows, scale = LONG if benchmark.enabled else 50, SCALE[:100]
+    table = Table(fs.Cosine(steps=LONG), rows, scale=scale, names=[f"g{i}" for i in range(100)], dtype=np.float32)
+    whole = fs.lr_table(table.schedule, rows, scale=scale)
+
+    def ours():
+        with open(tmp_path / "ours.npz", "wb") as file:
+            write(table, file, "npz")
+
+    def baseline():
+        np.savez(tmp_path / "theirs.npz", lr=whole)
+
+    ours()
+    with np.load(tmp_path / "ours.npz") as saved:
+        assert np.array_equal(saved["lr"], whole)
+    beside(benchmark, "100,000 x 100 float32, as npz", ours, "numpy.savez of the table", baseline, rounds=7)
+
+
 @pytest.mark.parametrize(
     "name", ["Cosine", "OneCycle", "CosineRestarts", "Exponential", "PowerLaw", "Cosine after warmup"]
 )
@@ -171,7 +279,7 @@ def test_one_row_of_a_plan(benchmark, name):
     beside(benchmark, f"plan.at(t), 500 groups, {name}", ours, "math.cos(x)", lambda: cos(angle), calls=2000, rounds=15)
 
 
-@pytest.mark.parametrize("name", ["Linear", "Cosine", "Exponential", "CosineRestarts", "Polynomial, power 0.9"])
+@pytest.mark.parametrize("name", some([*STREAMED, *POWERS], ("Cosine",)))
 def test_the_numba_backend(benchmark, name):
     """The ratio shown is native beside Numba: 4 is four times as slow."""
     schedule = (STREAMED | POWERS)[name]

@@ -19,6 +19,13 @@ EQUAL = {
 }
 MANY_GROUPS = ("400 x 256 in 400 groups", "384 x 256 in 48 groups")
 
+# where one number varies: groups of so many equal tensors, and elements of one tensor
+TENSORS, ELEMENTS = 1000, 256
+GROUP_COUNTS = (1, 4, 10, 40, 100, 400, 1000)
+SIZES = [round(10 ** (k / 2)) for k in range(17)]
+WIDTHS = (1, 10, 100, 500, 1000, 2000)  # groups of a table
+DISTINCT, EACH = 48, 8  # groups of distinct numbers, and tensors in each, for merging
+
 # name: tensors, elements of each
 ALONE = {
     "1 x 26,000,000": (1, LARGE),
@@ -31,6 +38,10 @@ VITS = {
     "ViT-B, 86.6 M": (768, 1, 20),
     "ViT of width 64, 0.7 M": (NARROW, 10, 40),
 }
+MIDDLE = 192  # ViT-Ti's width: 5.7 M
+
+# Bytes for each float32 element that AdamW cannot avoid: parameter and both averages read and written, gradient read
+ADAMW_BYTES = 28
 
 
 def equal(tensors, elements):
@@ -48,24 +59,24 @@ def vit(width, depth=12, patch=16, image=224, classes=1000):
     return [*stem, *[*norm, *attention, *norm, *perceptron] * depth, *norm, (classes, width), (classes,)]
 
 
-def build(shapes, groups):
+def build(shapes, groups, *, lr=1e-3, dtype=torch.float32):
     """Parameters and their groups, with distinct learning rates and with gradients; the same values at every call."""
     generator = torch.Generator().manual_seed(0)
-    params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    params = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
     for p in params:
-        p.grad = torch.randn(p.shape, generator=generator)
+        p.grad = torch.randn(p.shape, generator=generator).to(dtype)
     size = len(params) // groups
     return params, [
-        {"params": params[i * size : (i + 1) * size], "lr": 1e-3 * 0.99**i, "weight_decay": 0.05 * (i % 2)}
+        {"params": params[i * size : (i + 1) * size], "lr": lr * 0.99**i, "weight_decay": 0.05 * (i % 2)}
         for i in range(groups)
     ]
 
 
 def assert_same(mine, theirs, updates=1):
-    """The weights of both agree after so many updates."""
-    # an update is at most 1e-3: what is left is the float32 rounding of weights of a few units
-    rounding = updates * 2**-22
+    """The weights of both agree after so many updates, within some roundings of their dtype."""
     mine, theirs = ([p.detach() for p in params] for params in (mine, theirs))
+    # float32: an update is at most 1e-3, and what is left is the rounding of weights of a few units
+    rounding = updates * 2 * torch.finfo(mine[0].dtype).eps
     torch.testing.assert_close(mine, theirs, rtol=rounding, atol=rounding)
 
 

@@ -1,7 +1,7 @@
 """`fastsched bench`: the engine beside torch's own schedulers and optimizer, here and now.
 
 Both sides of a row come to the same values, which is asserted first; then they run in turn, so that whatever else the
-machine does hits both alike, and the row has the medians.
+machine does hits both alike, and the row has the medians and their spread. Ceilings say what memory can do here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ ELEMENTS = 256  # of each group's tensor: small, so that what a group costs is s
 HORIZON = 1_000_000  # updates: no scheduler comes to its end
 STEPPED = 50  # updates of torch's scheduler for one measurement of a table
 TABLE = 10_000  # rows of ours
+FILLED = 8_000_000  # float64 values, 64 MB: more than most caches hold
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Row:
     torch: str
     torch_seconds: float
     fastsched_seconds: float
+    torch_spread: float  # half of the interquartile range over the median
+    fastsched_spread: float
 
     @property
     def ratio(self) -> float:
@@ -52,8 +55,15 @@ def run(groups: int = 100, rounds: int = 15) -> Iterator[Row]:
             torch.set_num_threads(threads)
 
 
-def _medians(rounds: int, *sides: Callable[[], object]) -> list[float]:
-    """Median seconds of each side, run in turn; the first round only warms up."""
+def ceilings(rounds: int = 15) -> dict[str, float]:
+    """Bytes per second that one thread fills and copies, by numpy: medians, in turn. A copy reads and writes."""
+    source, target = np.ones(FILLED), np.empty(FILLED)
+    (fill, _), (copy, _) = _medians(rounds, lambda: target.fill(1.0), lambda: np.copyto(target, source))
+    return {"fill": target.nbytes / fill, "copy": 2 * target.nbytes / copy}
+
+
+def _medians(rounds: int, *sides: Callable[[], object]) -> list[tuple[float, float]]:
+    """Median seconds and their spread, of each side, run in turn; the first round only warms up."""
     seconds: list[list[float]] = [[] for _ in sides]
     for number in range(rounds + 1):
         for side, kept in zip(sides, seconds, strict=True):
@@ -61,7 +71,20 @@ def _medians(rounds: int, *sides: Callable[[], object]) -> list[float]:
             side()
             if number:
                 kept.append(time.perf_counter() - begun)
-    return [statistics.median(kept) for kept in seconds]
+    return [(statistics.median(kept), _spread(kept)) for kept in seconds]
+
+
+def _spread(values: list[float]) -> float:
+    """Half of the interquartile range over the median; of a single value 0."""
+    if len(values) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (high - low) / 2 / middle
+
+
+def _row(work: str, torch: str, theirs: tuple[float, float], ours: tuple[float, float], times: float = 1.0) -> Row:
+    """A row of both sides' medians and spreads; torch did one part in `times` of the work."""
+    return Row(work, torch, theirs[0] * times, ours[0], theirs[1], ours[1])
 
 
 def _groups(count: int) -> list[dict[str, object]]:
@@ -97,8 +120,8 @@ def _table(groups: int, rounds: int) -> Row:
     # torch goes from one lr to the next: 1e-9 allows for what 50 such roundings come to
     _check("lrs", fs.lr_table(schedule, len(rows), scale=scale, dtype=np.float64), rows, 1e-9)
     theirs, ours = _medians(rounds, stepped, lambda: fs.lr_table(schedule, TABLE, scale=scale, dtype=np.float64))
-    name = f"{TABLE:,} rows of lrs"
-    return Row(name, f"CosineAnnealingLR, {STEPPED} steps x {TABLE // STEPPED}", theirs * TABLE / STEPPED, ours)
+    baseline = f"CosineAnnealingLR, {STEPPED} steps x {TABLE // STEPPED}"
+    return _row(f"{TABLE:,} rows of lrs", baseline, theirs, ours, TABLE / STEPPED)
 
 
 def _scheduler(groups: int, rounds: int) -> Row:
@@ -111,7 +134,7 @@ def _scheduler(groups: int, rounds: int) -> Row:
         schedulers[-1].step()
     _check("lrs", schedulers[1].get_last_lr(), schedulers[0].get_last_lr(), 0.0)
     theirs, ours = _medians(rounds, *(scheduler.step for scheduler in schedulers))
-    return Row("scheduler.step()", "CosineAnnealingLR", theirs, ours)
+    return _row("scheduler.step()", "CosineAnnealingLR", theirs, ours)
 
 
 def _update(groups: int, rounds: int) -> Row:
@@ -129,5 +152,5 @@ def _update(groups: int, rounds: int) -> Row:
     for a, b in zip(theirs.param_groups, ours.param_groups, strict=True):
         # float32 weights of about 1 after one update of at most LR: a rounding or two, 1.2e-7 each
         _check("weights", b["params"][0].detach(), a["params"][0].detach(), 1e-4)
-    torch_seconds, seconds = _medians(rounds, both, ours.step)
-    return Row("optimizer and scheduler", "AdamW(fused=True) + CosineAnnealingLR", torch_seconds, seconds)
+    before, after = _medians(rounds, both, ours.step)
+    return _row("optimizer and scheduler", "AdamW(fused=True) + CosineAnnealingLR", before, after)

@@ -644,24 +644,32 @@ def _function(target: str) -> Callable[[], Any]:
 def bench(groups: int, rounds: int, as_json: bool) -> None:
     """Time the engine beside torch's schedulers and optimizer, on this machine, in a few seconds.
 
-    Both come to the same values, which is checked first; they run in turn, and the times are medians.
+    Both come to the same values, which is checked first; they run in turn, and the times are medians, each with half of
+    its interquartile range. What memory can do here is measured too.
     """
     with _needing("bench", {"torch"}, "torch"):
         from fastsched import _bench
     with _refusals():
         rows = list(_bench.run(groups, rounds))
+        ceilings = _bench.ceilings(rounds)
     if as_json:
-        fields = ("work", "torch", "torch_seconds", "fastsched_seconds", "ratio")
+        fields = ("work", "torch", "torch_seconds", "fastsched_seconds", "torch_spread", "fastsched_spread", "ratio")
         plain = [{name: getattr(row, name) for name in fields} for row in rows]
-        _print_json({"groups": groups, "rounds": rounds, "rows": plain})
+        _print_json({"groups": groups, "rounds": rounds, "rows": plain, "bytes_per_second": ceilings})
         return
     _print_table(
         ["work", "torch", "seconds", "fastsched", "faster by"],
         [
-            [row.work, row.torch, f"{row.torch_seconds:.3g}", f"{row.fastsched_seconds:.3g}", f"{row.ratio:.3g}"]
+            [
+                *(row.work, row.torch),
+                f"{row.torch_seconds:.3g} ± {row.torch_spread:.0%}",
+                f"{row.fastsched_seconds:.3g} ± {row.fastsched_spread:.0%}",
+                f"{row.ratio:.3g}",
+            ]
             for row in rows
         ],
-        f"{groups} groups, one thread, medians of {rounds} rounds, in turn",
+        f"{groups} groups, one thread, medians of {rounds} rounds, in turn; "
+        f"memory: fill {ceilings['fill'] / 1e9:.3g} GB/s, copy {ceilings['copy'] / 1e9:.3g} GB/s",
     )
 
 
