@@ -755,6 +755,28 @@ def demo(out: Path, seed: int, steps: int) -> None:
         raise click.ClickException(str(error)) from None
 
 
+@command.command(epilog=SPEC_HELP)
+@click.argument("named", metavar="[SPEC]...", type=_NamedSpec(), nargs=-1)
+@click.option("--lr", type=float, default=0.1, show_default=True, help="The base learning rate.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
+@click.option("--browser/--no-browser", default=True, show_default=True, help="Open it in the browser.")
+def explore(named: tuple[tuple[str, Schedule], ...], lr: float, port: int, browser: bool) -> None:
+    """Open a page on which schedules are turned and the trainings that they cause are seen.
+
+    It is served to this machine's own browser only, works offline, and ends with Ctrl-C.
+    """
+    with _needing("page", _DEMO_EXTRAS | {"dash"}, "explore"):
+        import torch  # noqa: F401  # what the trainings need is asked for before the page is there
+
+        from fastsched.explore import make, server  # noqa: F401
+    with _refusals():
+        page = make([schedule for _, schedule in named], lr=lr, port=port)
+    click.echo(f"{page.url}  (Ctrl-C ends it)")
+    if browser:
+        click.launch(page.url)
+    page.run()
+
+
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool) -> None:

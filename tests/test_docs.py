@@ -84,7 +84,7 @@ def test_the_readmes_python_runs(capsys):
 
 def test_the_readmes_guides_are_python_and_name_what_there_is():
     blocks = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 30
+    assert len(blocks) == 31
     for block in blocks:
         compile(block, "README", "exec")
         for path in re.findall(r"\bfs\.([A-Za-z_.]+)", block):
