@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# --fmad=false: contraction of a*b+c would change bits, which are part of the contract.
-OPTIONS: tuple[str, ...] = ("--std=c++17", "--fmad=false")
+# Contraction of a*b+c would change bits, which are part of the contract. The last one is for lambdas, which NVRTC 13.0
+# takes for functions of the host, even within a kernel.
+OPTIONS: tuple[str, ...] = ("--std=c++17", "--fmad=false", "--device-as-default-execution-space")
 OLDEST = (7, 0)  # the first capability whose threads keep their order within a warp
 PACKAGES = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu13", "nvidia-cuda-nvrtc-cu12")
 _LONGEST_LOG = 2000  # characters of a compiler's log that an error shows
@@ -49,6 +50,8 @@ class Nvrtc:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        for builtins in _builtins_beside(Path(path)):
+            ctypes.CDLL(str(builtins))
         self._library = ctypes.CDLL(path)
         major, minor = ctypes.c_int(), ctypes.c_int()
         self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
@@ -201,5 +204,13 @@ def _of_torch() -> Iterator[Path]:
         yield from (file for file in sorted(Path(folder, "lib").glob("libnvrtc*")) if _is_nvrtc(file.name))
 
 
+def _builtins_beside(library: Path) -> list[Path]:
+    """What NVRTC opens by name alone when it compiles: CUDA 13.0's looks in the loader's folders only."""
+    if not library.is_absolute():
+        return []
+    return [file for file in sorted(library.parent.glob("libnvrtc-builtins*.so*")) if ".alt." not in file.name]
+
+
 def _is_nvrtc(name: str) -> bool:
-    return name.startswith("libnvrtc") and ".so" in name and "builtins" not in name
+    # CUDA 13.0 packs a second one, libnvrtc.alt.so, with builtins of its own.
+    return name.startswith("libnvrtc") and ".so" in name and "builtins" not in name and ".alt." not in name

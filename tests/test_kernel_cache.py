@@ -474,3 +474,9 @@ def test_the_nvrtc_of_torchs_cuda_comes_first(monkeypatch):
     for major in (12, 13):
         monkeypatch.setattr(_nvrtc, "_torch_major", lambda major=major: major)
         assert next(_nvrtc._candidates()) == f"/packages/libnvrtc.so.{major}"
+
+
+@pytest.mark.parametrize("name", ["libnvrtc.alt.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc-builtins.alt.so.13.0"])
+def test_what_lies_beside_nvrtc_is_not_taken_for_it(name):
+    assert not _nvrtc._is_nvrtc(name)
+    assert _nvrtc._is_nvrtc("libnvrtc.so.13")

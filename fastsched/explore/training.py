@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ FAR = 1e3  # times the first loss: no training comes back from there
 REACHED = 0.01  # of the first loss is as good as the minimum, on a surface
 REACHED_BY_NETWORK = 0.1
 GRID = 81  # points of a surface along each axis
+
+_ALONE = threading.Lock()  # several pages train, and the number of threads is the process's
 
 _CONDITIONING = Number("pass the ratio of the steepest to the flattest direction, such as 20", least=1, most=1e6)
 _NOISE = Number("pass the deviation of a gradient's noise, such as 0.5", least=0, most=1e6)
@@ -240,7 +243,7 @@ def runs(state: State) -> list[Run]:
     """
     lr, updates = base_lr(state), updates_of(state)
     chosen = [name for name in MAKERS if name in state.optimizers.split()]
-    with one_thread():
+    with _ALONE, one_thread():
         task = problem(state)
         return [
             run(task, each.slot, schedule, name, lr, updates) for each, schedule in schedules(state) for name in chosen
@@ -321,7 +324,7 @@ def sweep(state: State) -> Sweep:
     name = (state.optimizers.split() or ["sgd"])[0]
     low, high = (number(each, getattr(state, each), _RATE) for each in ("low", "high"))
     steps = int(number("sweep", state.sweep, _SWEEP))
-    with one_thread():
+    with _ALONE, one_thread():
         task = problem(state)
         found: Sweep = find_lr(
             task.make(),
