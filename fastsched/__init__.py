@@ -36,7 +36,7 @@ from fastsched.plan import Plan, lr_table
 from fastsched.schedule import Schedule, from_json
 
 if TYPE_CHECKING:
-    from fastsched import compat, optim, recipes, spec
+    from fastsched import compat, explore, optim, recipes, spec
     from fastsched._compare import compare
     from fastsched._fit import fit
     from fastsched._plot import plot
@@ -79,6 +79,7 @@ __all__ = [
     "compat",
     "compile",
     "convergence_bound",
+    "explore",
     "find_lr",
     "fit",
     "from_json",
@@ -103,6 +104,7 @@ _LAZY = {
     "compare": ("fastsched._compare", "compare"),
     "compile": ("fastsched._compile", "compile"),
     "convergence_bound": ("fastsched.lint", "convergence_bound"),
+    "explore": ("fastsched.explore", None),
     "find_lr": ("fastsched.finder", "find_lr"),
     "fit": ("fastsched._fit", "fit"),
     "layerwise": ("fastsched.groups", "layerwise"),
