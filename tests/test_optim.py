@@ -839,7 +839,11 @@ def test_an_optimizer_is_freed_without_the_garbage_collector():
 ADAMW = next(info for info in optim_db if info.optim_cls is torch.optim.AdamW)
 
 
-@pytest.mark.parametrize("error_input", ADAMW.optim_error_inputs_func("cpu", torch.float32), ids=str)
+@pytest.mark.parametrize(
+    "error_input",
+    ADAMW.optim_error_inputs_func("cpu", torch.float32),
+    ids=lambda case: case.optimizer_error_input.desc,  # the same in every process, as xdist needs
+)
 def test_torchs_own_error_inputs_give_torchs_errors(error_input):
     given = error_input.optimizer_error_input
     with pytest.raises(error_input.error_type, match=error_input.error_regex):
