@@ -44,6 +44,7 @@ IMPORTS = {
     ("compat/__init__.py", "build"): "one of SYSTEMS",
     ("spec.py", "_peer"): "one of SYSTEMS",
     ("cli.py", "_function"): "the user names a module of his own on the command line, as for python -m",
+    ("explore/knobs.py", "_call"): "one of SYSTEMS",
 }
 LOADS_LIBRARIES = {"CDLL", "PyDLL", "WinDLL", "OleDLL", "LoadLibrary", "find_library", "dlopen"}
 LIBRARIES = {("_nvrtc.py", "__init__", "CDLL"): "an absolute path, FASTSCHED_NVRTC, or NVRTC's own name; see below"}
