@@ -215,32 +215,52 @@ def test_the_readme_links_its_pictures(tmp_path):
 @pytest.mark.parametrize(
     ("new", "verdict"),
     [
-        pytest.param(info(1.2, 2.0), "slower", id="slower"),
-        pytest.param(info(1.04, 2.0), "", id="within the least noise"),
+        pytest.param(info(1.21, 2.0), "slower", id="slower"),
+        pytest.param(info(1.19, 2.0), "", id="within the least noise"),
         pytest.param(info(0.8, 2.0), "faster", id="faster"),
         pytest.param(info(2.0, 4.0), "", id="on a machine twice as busy"),
-        pytest.param(info(1.2, 2.0, noise=0.25), "", id="within its own noise"),
+        pytest.param(info(1.4, 2.0, noise=0.25), "", id="within its own noise"),
     ],
 )
 def test_a_verdict_is_relative_to_the_baseline_and_beyond_the_noise(new, verdict):
-    ((_, _, found, _),) = compare.verdicts({"case": info(1.0, 2.0)}, {"case": new})
+    ((_, _, found, _),) = compare.verdicts([{"case": info(1.0, 2.0)}], [{"case": new}])
     assert found == verdict
 
 
 def test_beside_our_own_baseline_the_plain_time_decides():
     name = "fastsched, in 1 group"
     old, new = info(1.0, 1.0, name=name), info(2.0, 2.0, name=name)
-    ((change, _, verdict, _),) = compare.verdicts({"case": old}, {"case": new})
+    ((change, _, verdict, _),) = compare.verdicts([{"case": old}], [{"case": new}])
     assert (change, verdict) == (2.0, "slower")
 
 
 def test_a_case_with_another_baseline_is_not_compared():
-    assert compare.verdicts({"case": info(1.0, 2.0)}, {"case": info(1.0, 2.0, name="torch foreach")}) == []
+    assert compare.verdicts([{"case": info(1.0, 2.0)}], [{"case": info(1.0, 2.0, name="torch foreach")}]) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ((1.0, 1.1), (1.4, 1.5), "slower"),
+        ((1.0, 1.3), (1.4, 1.5), ""),
+        ((1.4, 1.5), (1.0, 1.1), "faster"),
+        ((1.4, 1.5), (1.0, 1.3), ""),
+    ],
+)
+def test_of_several_runs_the_nearest_decide(old, new, verdict):
+    before, after = ([{"case": info(own, 2.0)} for own in side] for side in (old, new))
+    ((_, _, found, _),) = compare.verdicts(before, after)
+    assert found == verdict
+
+
+def test_a_case_that_a_run_lacks_is_left_out():
+    both, one = {"case": info(1.0, 2.0), "other": info(1.0, 2.0)}, {"case": info(1.0, 2.0)}
+    assert [name for *_, name in compare.verdicts([both, one], [both])] == ["case"]
 
 
 def test_compare_exits_with_1_if_a_case_is_slower(tmp_path, capsys):
     old = saved(tmp_path, "old.json", case=info(1.0, 2.0))
     new = saved(tmp_path, "new.json", case=info(2.0, 2.0))
-    assert compare.main([old, new])
-    assert not compare.main([new, old])
-    assert "1 cases in both, 1 slower; 0 left out." in capsys.readouterr().out
+    assert compare.main([old, "--new", new])
+    assert not compare.main([new, old, "--new", old])
+    assert "1 cases in all, 1 slower; 0 left out." in capsys.readouterr().out
