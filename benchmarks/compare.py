@@ -1,11 +1,11 @@
-"""What became slower between two builds: python benchmarks/compare.py OLD.json [OLD.json ...] --new NEW.json [NEW.json ...]
+"""What became slower between two builds: python benchmarks/compare.py OLD.json ... --new NEW.json ...
 
 The rule. A case's time is taken relative to the baseline that it ran in turn with, so that a busier machine changes
-both. Noise is the larger of 20 % (--least) and the sum of the widest half interquartile ranges of both sides. A case is slower if
-the fastest of the new runs exceeds the slowest of the old ones by more than its noise, and faster the other way round:
-what differs from run to run (other pages of memory, another clock) is no finding where there are two runs of each.
-Where the baseline is fastsched itself, a change could hide in both, and the plain time decides. The exit status is 1 if
-any case is slower.
+both. Noise is the larger of 20 % (--least) and the sum of the widest half interquartile ranges of both sides. A case is
+slower if the fastest of the new runs exceeds the slowest of the old ones by more than its noise, and faster the other
+way round: what differs from run to run (other pages of memory, another clock) is no finding where there are two runs of
+each. Where the baseline is fastsched itself, a change could hide in both, and the plain time decides. The exit status
+is 1 if any case is slower.
 """
 
 import argparse
