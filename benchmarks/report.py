@@ -159,16 +159,17 @@ def shares(data):
     return {name: sorted(values) for name, values in lines.items()}
 
 
-def draw(lines, path, **labels):
+def draw(lines, path, *, title, **labels):
     """Lines of points over a logarithmic axis, as an SVG that is the same for the same figures."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 3.5), layout="constrained")
     for name, values in lines.items():
         axes.plot(*zip(*values, strict=True), marker="o", markersize=3, label=name)
     axes.set(xscale="log", **labels)
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.suptitle(title)
+    figure.legend(loc="outside right center")
     with plt.rc_context({"svg.hashsalt": "fastsched", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
