@@ -261,6 +261,28 @@ def test_a_schedule_trains_through_a_plan():
             ValueError,
             r"^StepLR: context must have known keys, got 'step'; pass optimizer, drive",
         ),
+        (
+            lambda: compat.timm.CosineLRScheduler(1.0, 9, cycle_decay=1e200, cycle_limit=3, k_decay=2.0),
+            ValueError,
+            r"^CosineLRScheduler: cycle_decay \*\* 2 must be finite, got 1e\+200 \*\* 2; pass",
+        ),
+        (
+            lambda: compat.torch.StepLR(1, 1, context={"optimizer": 3}),
+            TypeError,
+            r"^StepLR: context's optimizer must be a dict, got 3; pass what matters",
+        ),
+        (
+            lambda: compat.build(
+                "torch",
+                "CyclicLR",
+                {"base_lr": 0.1, "max_lr": 1.0, "cycle_momentum": False},
+                base_lr=0.1,
+                hyperparameter="momentum",
+                context={"optimizer": {"betas": 3}},
+            ),
+            TypeError,
+            r"^CyclicLR: betas must be a pair of numbers, got 3; pass",
+        ),
         (lambda: compat.torch.StepLR(1, 1, gamma=-1.0), ValueError, r"^StepLR: StepDecay: gamma must be > 0, got -1.0"),
     ],
 )

@@ -219,6 +219,12 @@ def _checked_context(name: str, context: Any) -> Mapping[str, Any]:
     for key in context:
         if key not in CONTEXT:
             raise ValueError(f"{name}: context must have known keys, got {shown(key)}; pass " + ", ".join(CONTEXT))
+    optimizer = context.get("optimizer")
+    if optimizer is not None and not isinstance(optimizer, Mapping):
+        raise TypeError(
+            f"{name}: context's optimizer must be a dict, got {shown(optimizer)}; pass what matters of its "
+            "defaults, such as {'momentum': 0.9}"
+        )
     return context
 
 

@@ -139,7 +139,13 @@ class Cycles:
                 raise ValueError(
                     f"{group.who}: cycle_limit must be <= 2**16 where cycles differ, got {limit}; pass fewer cycles"
                 )
-            start = group.base * decay ** len(cycles)
+            try:
+                start = group.base * decay ** len(cycles)
+            except OverflowError:
+                raise ValueError(
+                    f"{group.who}: cycle_decay ** {len(cycles)} must be finite, got {shown(decay)} ** {len(cycles)}; "
+                    "pass a cycle_decay of at most 1"
+                ) from None
             cycles.append((lambda ticks, start=start: shape(start, low, ticks), steps))  # type: ignore[misc]
             begin, steps = begin + steps, steps * exact(many)
         return abutting([*cycles, (lambda ticks: Constant(low), Fraction(1))])
@@ -419,10 +425,10 @@ def create_scheduler_v2(
     prefix = {"warmup_prefix": warmup_prefix}
     if sched in ("wsd", "rsqrt"):
         long = total if warmup_prefix else total - warmup
-        decay = 0.2 if decay_epochs is None else decay_epochs
+        decay = 0.2 if decay_epochs is None else VALUE(group.who, "decay_epochs", decay_epochs)
         arguments = {
             "t_initial": long,
-            "decay_t": round(decay * (long if 0 < decay < 1 else unit)),
+            "decay_t": round(VALUE(group.who, "decay_epochs", decay * (long if 0 < decay < 1 else unit))),
             "lr_min": min_lr,
             "stable_fn": "rsqrt" if sched == "rsqrt" else "constant",
             "stable_timescale": None if stable_timescale is None else stable_timescale * unit,

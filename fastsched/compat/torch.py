@@ -486,7 +486,10 @@ def CyclicLR(
 def _momentum(group: Group) -> float:
     """What the optimizer has: momentum, or the first of betas."""
     optimizer = group.need("optimizer", "{'momentum': 0.9}")
-    value = optimizer["betas"][0] if "betas" in optimizer else optimizer.get("momentum")
+    betas = optimizer.get("betas", (optimizer.get("momentum"),))
+    if not isinstance(betas, (list, tuple)) or not betas:
+        raise TypeError(f"{group.who}: betas must be a pair of numbers, got {shown(betas)}; pass (0.9, 0.999)")
+    value = betas[0]
     if value is None:
         raise ValueError(f"{group.who}: the optimizer must have momentum or betas, got neither; add one to the context")
     return float(VALUE(group.who, "momentum", value))

@@ -57,7 +57,7 @@ def _wave(group: Group, floor: float, num_cycles: Any, steps: int) -> Schedule:
 
 def _default_lr(group: Group) -> float:
     """``optimizer.defaults["lr"]``."""
-    lr = group.context.get("optimizer", {}).get("default_lr", group.bases[0])
+    lr = (group.context.get("optimizer") or {}).get("default_lr", group.bases[0])
     return float(Number("pass the optimizer's lr", above=0.0)(group.who, "default_lr", lr))
 
 
