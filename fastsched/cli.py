@@ -766,6 +766,7 @@ def explore(named: tuple[tuple[str, Schedule], ...], lr: float, port: int, brows
     It is served to this machine's own browser only, works offline, and ends with Ctrl-C.
     """
     with _needing("page", _DEMO_EXTRAS | {"dash"}, "explore"):
+        import dash  # noqa: F401  # the extra's own name, before those of what it brings
         import torch  # noqa: F401  # what the trainings need is asked for before the page is there
 
         from fastsched.explore import make, server  # noqa: F401

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import output
 
 import fastsched as fs
 from fastsched import cli, explore, spec
@@ -532,3 +533,22 @@ def test_the_command_names_the_extra_where_dash_is_missing(monkeypatch, capsys):
 def test_the_command_refuses_a_taken_port(serving, capsys):
     assert cli.main(["explore", "--no-browser", "--port", str(serving.port)]) == 1
     assert "in use" in capsys.readouterr().err
+
+
+def test_without_its_extra_it_names_the_fix():
+    code = """
+import contextlib, io, sys
+sys.modules["dash"] = sys.modules["werkzeug"] = None  # Python's own sign for "cannot be imported"
+import fastsched as fs
+from fastsched import cli
+with contextlib.redirect_stderr(io.StringIO()) as told:
+    status = cli.main(["explore", "--no-browser"])
+print(status, told.getvalue())
+try:
+    fs.explore.show()
+except ImportError as error:
+    print(error)
+"""
+    said = output(code)
+    assert "1 Error: the page needs dash, which is not installed; pip install 'fastsched[explore]'" in said
+    assert "explore: needs werkzeug, which is not installed; pip install 'fastsched[explore]'" in said

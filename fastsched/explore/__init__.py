@@ -37,7 +37,13 @@ def show(*schedules: Schedule | str, lr: float = 0.1, port: int = 0, height: int
 
 def make(schedules: Iterable[Schedule | str], *, lr: float = 0.1, port: int = 0, height: int = 900) -> Server:
     """The server of a page, which does not serve yet: see `show`."""
-    from fastsched.explore.server import Server
+    try:
+        from fastsched.explore.server import Server
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        raise ImportError(
+            f"explore: needs {missing}, which is not installed; pip install 'fastsched[explore]'", name=missing
+        ) from None
     from fastsched.explore.state import NAMES, State
 
     texts = [each if isinstance(each, str) else repr(each) for each in schedules]
