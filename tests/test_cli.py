@@ -96,7 +96,7 @@ def test_every_command_has_help(name, capsys):
         (["table", "rex(5)", "--dtype", "int8"], "'int8' is not one of"),
         (["table", "rex(5)", "-o", "lr.xls"], "-o must end in one of .csv, .json, .npy, .npz, .parquet, got 'xls'"),
         (["plot", "constant(1)", "-o", "x.png"], "--steps must be given for schedules without an end"),
-        (["plot", "rex(5)", "-o", "x.doc"], "must end in one of ."),
+        (["plot", "rex(5)", "-o", "x.doc"], ", .pdf, .pgf, .png, .ps, .raw, .rgba, .svg, .svgz, "),
         (["plot", "-o", "x.png"], "Missing argument 'SPEC...'"),
         (["lint", "missing.json"], "there must be such a file, got 'missing.json'"),
         (["recipes", "brt"], "name must be a known one, got 'brt'; did you mean bert?"),

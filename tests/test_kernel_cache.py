@@ -480,3 +480,10 @@ def test_the_nvrtc_of_torchs_cuda_comes_first(monkeypatch):
 def test_what_lies_beside_nvrtc_is_not_taken_for_it(name):
     assert not _nvrtc._is_nvrtc(name)
     assert _nvrtc._is_nvrtc("libnvrtc.so.13")
+
+
+def test_the_builtins_beside_nvrtc_are_found_but_not_those_of_another(tmp_path):
+    for name in ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc-builtins.alt.so.13.0"):
+        (tmp_path / name).touch()
+    assert _nvrtc._builtins_beside(tmp_path / "libnvrtc.so.13") == [tmp_path / "libnvrtc-builtins.so.13.0"]
+    assert _nvrtc._builtins_beside(Path("libnvrtc.so.13")) == []

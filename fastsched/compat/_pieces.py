@@ -123,7 +123,7 @@ def abutting(curves: Sequence[tuple[Curve, Fraction]], firsts: Sequence[int] | N
 
 def endless_power(steps: int, power: float) -> Schedule:
     """``(t / steps)**power``, which is at 1 after ``steps`` steps and goes on, as far as numbers go."""
-    times = 1 << max(0, min(16, (LARGEST_STEP // steps).bit_length() - 1, math.floor(min(16.0, 900 / power))))
+    times = 1 << max(0, math.floor(min(16, (LARGEST_STEP // steps).bit_length() - 1, 900 / power)))
     return Polynomial(0.0, times**power, steps=steps * times, k=power).then(Constant(times**power))
 
 

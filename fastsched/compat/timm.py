@@ -425,7 +425,7 @@ def create_scheduler_v2(
     prefix = {"warmup_prefix": warmup_prefix}
     if sched in ("wsd", "rsqrt"):
         long = total if warmup_prefix else total - warmup
-        decay = 0.2 if decay_epochs is None else VALUE(group.who, "decay_epochs", decay_epochs)
+        decay = 0.2 if decay_epochs is None else decay_epochs
         arguments = {
             "t_initial": long,
             "decay_t": round(VALUE(group.who, "decay_epochs", decay * (long if 0 < decay < 1 else unit))),
