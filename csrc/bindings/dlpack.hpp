@@ -35,11 +35,6 @@ struct Tensor {
   std::uint64_t byte_offset;
 
   char* address() const { return static_cast<char*>(data) + byte_offset; }
-  std::int64_t count() const {
-    std::int64_t n = 1;
-    for (std::int32_t d = 0; d < ndim; ++d) n *= shape[d];
-    return n;
-  }
 };
 
 struct ManagedTensor {

@@ -1674,8 +1674,9 @@ std::string unreadable(const py::object& given) {
     PyErr_Clear();
     return "must be a torch tensor with memory of its own, got a " + type_of(tensor);
   }
-  if (!has_sound_layout(view)) return "must have a layout that torch's tensors can have; clone it first";
-  if (view.data == nullptr && view.count() != 0) {
+  std::int64_t count = 0;
+  if (!find_count(view, count)) return "must have a layout that torch's tensors can have; clone it first";
+  if (view.data == nullptr && count != 0) {
     return "must have memory of its own, got a " + type_of(tensor) + " without; use its local or real tensor";
   }
   if (overlap(view.ndim, view.shape, view.strides) == Overlap::overlapping) {

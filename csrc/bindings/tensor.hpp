@@ -158,23 +158,28 @@ inline pybind11::object shard_of(const pybind11::object& tensor) {
   return local;
 }
 
-// Whether the place of every element can be computed: what an exchange table hands out is checked like any
-// other input, since kernels trust it. torch's tables give all strides, and none is negative.
-inline bool has_sound_layout(const dlpack::Tensor& tensor) {
+// The number of elements; false where the place of one cannot be computed: what an exchange table hands out
+// is checked like any other input, since kernels trust it. torch's tables give all strides, and none is
+// negative.
+inline bool find_count(const dlpack::Tensor& tensor, std::int64_t& count) {
   const std::uint64_t furthest = tensor.data == nullptr ? 0 : most_elements;  // else the address may wrap
   if (tensor.ndim < 0 || tensor.byte_offset > furthest) return false;
   if (tensor.ndim > 0 && (tensor.shape == nullptr || tensor.strides == nullptr)) return false;
-  std::int64_t count = 1, last = 0;  // empty dimensions left out
+  std::int64_t filled = 1, last = 0;  // empty dimensions left out
+  count = 1;
   for (std::int32_t d = 0; d < tensor.ndim; ++d) {
     const std::int64_t length = tensor.shape[d], stride = tensor.strides[d];
     if (length < 0 || length > most_elements || stride < 0 || stride > most_elements) return false;
+    if (length == 0) count = 0;
     if (length <= 1) continue;
     std::int64_t reach = 0;
-    if (__builtin_mul_overflow(count, length, &count) || __builtin_mul_overflow(length - 1, stride, &reach) ||
-        __builtin_add_overflow(last, reach, &last) || count > most_elements || last >= most_elements) {
+    if (__builtin_mul_overflow(filled, length, &filled) ||
+        __builtin_mul_overflow(length - 1, stride, &reach) || __builtin_add_overflow(last, reach, &last) ||
+        filled > most_elements || last >= most_elements) {
       return false;
     }
   }
+  count *= filled;
   return true;
 }
 
@@ -186,10 +191,8 @@ inline bool read_view(PyObject* object, View& view) {
     PyErr_Clear();
     return false;
   }
-  if (!has_sound_layout(tensor)) return false;
-  view.count = tensor.count();
-  if (!find_format(tensor.dtype, view.format, view.complex) || !find_device(tensor.device, view.device) ||
-      (tensor.data == nullptr && view.count != 0)) {
+  if (!find_count(tensor, view.count) || !find_format(tensor.dtype, view.format, view.complex) ||
+      !find_device(tensor.device, view.device) || (tensor.data == nullptr && view.count != 0)) {
     return false;
   }
   view.at = tensor.address();
