@@ -160,8 +160,10 @@ def number(name: str, text: str, rule: Number) -> float:
         value: float = float(text)
     except ValueError:
         raise ValueError(f"{who}: {name} must be a number, got {shown(text)}; {rule.advice}") from None
-    if re.fullmatch(r"\s*[+-]?\d{1,40}\s*", text) or (rule.whole and abs(value) <= LARGEST_STEP and value.is_integer()):
-        value = int(text) if re.fullmatch(r"\s*[+-]?\d+\s*", text) else int(value)
+    if re.fullmatch(r"\s*[+-]?\d{1,40}\s*", text):
+        value = int(text)
+    elif rule.whole and abs(value) <= LARGEST_STEP and value.is_integer():  # such as 1e3
+        value = int(value)
     checked: float = rule(who, name, value)
     return checked
 
