@@ -43,8 +43,9 @@ def refused(*arguments, status=1):
 
 
 def process(*arguments, **options):
-    """A real process of the command."""
-    code = "import sys; from fastsched.cli import main; sys.exit(main())"
+    """A real process of the command, which Ctrl-C reaches also where these tests run in a shell's background."""
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = heard + "import sys; from fastsched.cli import main; sys.exit(main())"
     command = [sys.executable, "-P", "-W", "error", "-c", code, *map(str, arguments)]
     root = os.path.dirname(os.path.dirname(os.path.abspath(fs.__file__)))
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
